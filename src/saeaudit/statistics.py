@@ -7,7 +7,6 @@ a deviation of 1e-2 survives any number of batches. A fitter (`StatisticsFitter`
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from saeaudit.errors import NumericsError

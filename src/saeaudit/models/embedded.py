@@ -11,13 +11,13 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saeaudit.artifacts import atomic_directory
 from saeaudit.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -63,14 +63,14 @@ def convert_gguf(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(staging)
 
 
-def load_gguf(gguf: Path) -> tuple["PreTrainedModel", object]:
+def load_gguf(gguf: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """Return `(model, tokenizer)` of a GGUF file in fp32, free of the quantisation mark, so that it can be saved."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = copy.deepcopy(loaded.config)
+    config: Any = copy.deepcopy(loaded.config)
     del config.quantization_config
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fresh.load_state_dict(loaded.state_dict())

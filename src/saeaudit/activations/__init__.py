@@ -1,0 +1,22 @@
+"""Activations of model pairs: documents, harvest, store, exemplars."""
+
+from saeaudit.activations.corpora import standard_library_texts
+from saeaudit.activations.documents import Document, TokenisedDocuments, tokenise
+from saeaudit.activations.harvest import BASE, HarvestConfig, delta_snr, harvest, pad_right, probe_deltas, tensor_name
+from saeaudit.activations.store import ActivationStore, StoreWriter
+
+__all__ = [
+    "BASE",
+    "ActivationStore",
+    "Document",
+    "HarvestConfig",
+    "StoreWriter",
+    "TokenisedDocuments",
+    "delta_snr",
+    "harvest",
+    "pad_right",
+    "probe_deltas",
+    "standard_library_texts",
+    "tensor_name",
+    "tokenise",
+]

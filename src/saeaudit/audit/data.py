@@ -1,0 +1,164 @@
+"""From the user's files to documents with roles: what trains, what selects, what calibrates, what judges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from saeaudit.activations import (
+    BASE,
+    ActivationStore,
+    Document,
+    TokenisedDocuments,
+    standard_library_texts,
+    tensor_name,
+    tokenise,
+)
+from saeaudit.artifacts import content_hash
+from saeaudit.audit.config import AuditConfig
+from saeaudit.audit.prompts import Prompt, read_corpus, read_prompts
+from saeaudit.detection import PairedRows, Role, group_near_duplicates, split_prompts
+from saeaudit.errors import InputError
+from saeaudit.models import LoadedModel, context_length
+
+SKIP_FIRST = 4
+HOLD_OUT_EVERY = 8
+FRACTIONS: dict[Role, float] = {"dictionary": 0.2, "selection": 0.22, "calibration": 0.25, "test": 0.33}
+
+
+@dataclass(frozen=True)
+class AuditData:
+    """Prompts, their roles, and all documents in the order in which they are harvested (prompts first).
+
+    Attributes:
+        prompts: trigger prompts, then benign ones.
+        roles: prompt numbers of each role; disjoint by group.
+        label: "prompt", True for trigger prompts.
+        group: "prompt", template identity.
+        documents: prompts, then corpus documents, tokenised with the base's tokenizer.
+        neutral: texts of the corpus that no dictionary sees, for the cost of a clamp.
+        corpus_origin: where the corpus comes from, in words.
+    """
+
+    prompts: tuple[Prompt, ...]
+    roles: Mapping[Role, Int[Tensor, " chosen"]]
+    label: Bool[Tensor, " prompt"]
+    group: Int[Tensor, " prompt"]
+    documents: TokenisedDocuments
+    neutral: tuple[str, ...]
+    corpus_origin: str
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything that stages depend on."""
+        roles = {role: rows.tolist() for role, rows in self.roles.items()}
+        return content_hash([self.documents.fingerprint(), roles, self.label.tolist(), self.neutral])
+
+    def dictionary_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (training rows, held-out rows) for the dictionaries: corpus and dictionary-role prompts."""
+        corpus = range(len(self.prompts), len(self.documents.documents))
+        usable = np.concatenate([self.roles["dictionary"].numpy(), np.arange(corpus.start, corpus.stop)])
+        held_out = np.arange(len(usable)) % HOLD_OUT_EVERY == 0
+        return self.documents.rows(usable[~held_out]), self.documents.rows(usable[held_out])
+
+    def paired_rows(self, store: ActivationStore, site: str, side: str, role: Role) -> PairedRows:
+        """Return the last prompt token of every prompt of a role."""
+        chosen = self.roles[role].numpy()
+        rows = self.documents.last_rows(chosen)
+        picked = [self.prompts[i] for i in chosen]
+        return PairedRows(
+            h0=store.read(tensor_name(site, BASE), rows),
+            delta=store.read(tensor_name(site, side), rows),
+            text=[p.text for p in picked],
+            label=self.label[chosen],
+            klass=[p.klass for p in picked],
+            group=self.group[chosen],
+        )
+
+
+def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
+    """Read prompts and corpus, split, tokenise.
+
+    Raises:
+        InputError: a file cannot be used, or a prompt is too short or too long.
+        EvidenceError: the examples are too few for the splits (codes `single-class`, `calibration-too-small`).
+    """
+    if config.trigger_examples is None or config.benign_examples is None:
+        raise InputError(
+            "trigger and benign examples are needed together; give both, or neither and a corpus",
+            code="examples-missing",
+        )
+    prompts = tuple(
+        read_prompts(config.trigger_examples, is_trigger=True) + read_prompts(config.benign_examples, is_trigger=False)
+    )
+    label = torch.tensor([p.is_trigger for p in prompts])
+    group = _groups(prompts)
+    roles = split_prompts(
+        group,
+        label,
+        [p.klass for p in prompts],
+        fractions=FRACTIONS,
+        alpha=config.detection.target_fpr,
+        seed=config.seed,
+    )
+    role_of = {int(i): role for role, rows in roles.items() for i in rows}
+    texts, origin = _corpus(config)
+    n_neutral = min(config.behaviour.cost_documents, len(texts) // 2)
+    documents = [
+        Document(f"{'trigger' if p.is_trigger else 'benign'}/{p.prompt_id}", p.text, role_of.get(i, "unused"), p.span)
+        for i, p in enumerate(prompts)
+    ]
+    documents += [Document(f"corpus/{i}", text, "corpus") for i, text in enumerate(texts[n_neutral:])]
+    tokens = _tokenise(base, documents, len(prompts), config)
+    return AuditData(prompts, roles, label, group, tokens, tuple(texts[:n_neutral]), origin)
+
+
+def _groups(prompts: tuple[Prompt, ...]) -> Int[Tensor, " prompt"]:
+    """Return a group number a prompt: the user's, or near-duplicates where there is none."""
+    unnamed = [i for i, p in enumerate(prompts) if p.group is None]
+    names: list[Any] = [p.group for p in prompts]
+    if unnamed:
+        found = group_near_duplicates([prompts[i].text for i in unnamed]).tolist()
+        for i, number in zip(unnamed, found, strict=True):
+            names[i] = (number,)
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
+
+
+def _corpus(config: AuditConfig) -> tuple[list[str], str]:
+    wanted = config.dictionary.corpus_documents + config.behaviour.cost_documents
+    if config.corpus is None:
+        return standard_library_texts(wanted, seed=config.seed), "docstrings and code of the Python standard library"
+    texts = read_corpus(config.corpus)
+    return texts[:wanted], str(config.corpus.name)
+
+
+def _tokenise(base: LoadedModel, documents: list[Document], n_prompts: int, config: AuditConfig) -> TokenisedDocuments:
+    limit = context_length(base.model)
+    prompts = tokenise(base.tokenizer, documents[:n_prompts], max_length=limit, skip_first=SKIP_FIRST)
+    short = next((i for i, ids in enumerate(prompts.ids) if len(ids) <= SKIP_FIRST), None)
+    if short is not None:
+        raise InputError(
+            f"prompt {documents[short].doc_id!r} has {len(prompts.ids[short])} tokens; more than {SKIP_FIRST} are needed, "
+            "because the first positions are norm outliers and are left out",
+            code="prompt-too-short",
+        )
+    if len(documents) == n_prompts:
+        return prompts
+    rest = tokenise(
+        base.tokenizer,
+        documents[n_prompts:],
+        max_length=min(limit, config.max_length),
+        skip_first=SKIP_FIRST,
+        too_long="truncate",
+    )
+    return TokenisedDocuments(
+        prompts.documents + rest.documents,
+        prompts.ids + rest.ids,
+        np.concatenate([prompts.offsets, prompts.offsets[-1] + rest.offsets[1:]]),
+        SKIP_FIRST,
+        prompts.spans + rest.spans,
+    )

@@ -1,0 +1,93 @@
+"""Stages that are done once: each writes its record, and the same command continues after the last finished one.
+
+A stage's file holds the hash of what went in and the record that came out. Another input makes the stage, and all that
+depend on its record, run again.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from saeaudit.artifacts import content_hash, read_json, write_json
+
+SCHEMA = 1
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Record(BaseModel):
+    """Base of stage records: frozen JSON data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Watcher(Protocol):
+    """Sees what a run does; the command line draws it, a notebook may ignore it."""
+
+    def stage(self, name: str) -> None: ...
+
+    def skipped(self, name: str, reason: str) -> None: ...
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def stage(self, name: str) -> None:
+        """Ignore."""
+
+    def skipped(self, name: str, reason: str) -> None:
+        """Ignore."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+
+class Stages:
+    """Run stages of one output directory."""
+
+    def __init__(self, directory: Path, watcher: Watcher, *, label: str = "") -> None:
+        self._directory = directory / "stages"
+        self._watcher = watcher
+        self._label = label
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, inputs: Any, record: type[R], compute: Callable[[], R]) -> R:
+        """Return the record of stage `name`, from disk if it was made from the same inputs."""
+        path = self._directory / f"{name}.json"
+        wanted = content_hash(inputs)
+        title = f"{self._label}{name}"
+        if path.is_file():
+            stored = read_json(path, schema=SCHEMA)
+            if stored["inputs"] == wanted:
+                try:
+                    found = record.model_validate(stored["record"])
+                except ValidationError:
+                    self._watcher.note(f"{title}: the stored record is of another version, it is made again")
+                else:
+                    self.seconds[name] = stored["seconds"]
+                    self._watcher.skipped(title, "done before")
+                    return found
+        self._watcher.stage(title)
+        start = time.monotonic()
+        found = compute()
+        self.seconds[name] = time.monotonic() - start
+        write_json(
+            path,
+            {
+                "schema": SCHEMA,
+                "inputs": wanted,
+                "seconds": self.seconds[name],
+                "record": found.model_dump(mode="json", by_alias=True),
+            },
+        )
+        return found

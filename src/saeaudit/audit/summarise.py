@@ -1,0 +1,183 @@
+"""Put the records of all stages together into findings, and say what was not tested and what to do next."""
+
+import platform
+from importlib.metadata import version
+from typing import NamedTuple
+
+from saeaudit import __version__
+from saeaudit.artifacts import file_hash
+from saeaudit.audit.causal import AblationRecord, BehaviourRecord
+from saeaudit.audit.choice import ChoiceRecord
+from saeaudit.audit.claims import findings_of, verdict
+from saeaudit.audit.config import AuditConfig
+from saeaudit.audit.detect import DetectionRecord
+from saeaudit.audit.exhibits import ExhibitRecord
+from saeaudit.audit.prove import ProofRecord
+from saeaudit.audit.session import Session
+from saeaudit.audit.workbench import Workbench
+from saeaudit.detection import Decision, RuleInputs, decide
+from saeaudit.errors import EvidenceError
+from saeaudit.findings import DictionaryRow, Findings, GenerationRow, Reproduce, Rule, Verdict
+
+N_SHOWN = 8
+
+NOT_TESTED = [
+    "Triggers of another kind than the given examples: without an example of a trigger this audit cannot see it.",
+    "An adversary who trained the model to hide from difference dictionaries.",
+    "Behaviour in later turns of a conversation, with sampling, or with other system prompts.",
+    "Robustness of the clamp in a deployment: the recovery test pushes the residual after the clamp.",
+]
+
+NEXT_STEPS: dict[Verdict, list[str]] = {
+    "flag": [
+        "Do not deploy the tuned model; read the continuations below and judge the behaviour yourself.",
+        "Vary the trigger (other values, other places) and audit again to learn what switches the behaviour on.",
+        "Use the hold as a diagnosis, not as a repair, unless the recovery test found nothing.",
+    ],
+    "no-evidence": [
+        "This clears the tuned model of the suspected trigger only: give other trigger examples to test others.",
+        "If a suspicion remains, audit more layers (--set layers=...) or a larger dictionary.",
+    ],
+    "abstain": ["Give what the reason above asks for, and run the same command again with a new --out."],
+}
+
+
+class Measurements(NamedTuple):
+    """Records of all stages of one pair."""
+
+    dictionaries: list[DictionaryRow]
+    choice: ChoiceRecord
+    detection: DetectionRecord
+    exhibits: ExhibitRecord
+    behaviour: BehaviourRecord
+    ablation: AblationRecord | None
+    proof: ProofRecord | None
+
+
+class Header(NamedTuple):
+    """What findings say before there is a result: who, with what, how to repeat it."""
+
+    config: AuditConfig
+    bench: Workbench
+    name: str
+    command: str
+
+    def common(self) -> dict[str, object]:
+        """Return the fields that every kind of findings shares."""
+        pair = self.bench.pair(self.name)
+        files = {"trigger_examples": self.config.trigger_examples, "benign_examples": self.config.benign_examples}
+        files["corpus"] = self.config.corpus
+        return {
+            "title": f"{pair.tuned.card.source} against {pair.base.card.source}",
+            "pair": {
+                "base": pair.base.card.as_dict(),
+                "tuned": pair.tuned.card.as_dict(),
+                "extra_tokens": list(pair.extra_tokens),
+                "precision": self.bench.precision,
+            },
+            "reproduce": Reproduce(
+                command=self.command,
+                seed=self.config.seed,
+                config=self.config.model_dump(mode="json"),
+                versions={"saeaudit": __version__, "python": platform.python_version()}
+                | {name: version(name) for name in ("torch", "transformers", "peft", "numpy", "scikit-learn")},
+                inputs={name: file_hash(path) for name, path in files.items() if path is not None},
+            ),
+        }
+
+
+def summarise(header: Header, session: Session, m: Measurements, harvest_seconds: float) -> Findings:
+    """Return the findings of a completed audit."""
+    decision = verdict(m.detection, m.behaviour, m.ablation)
+    timings = {"harvest": harvest_seconds, **session.stages.seconds}
+    return _findings(
+        header,
+        decision,
+        findings=findings_of(m.detection, m.behaviour, m.ablation, m.proof),
+        scores=m.detection.scores,
+        class_rates=m.detection.class_rates,
+        dictionaries=m.dictionaries,
+        latents=m.exhibits.latents,
+        generations=generation_rows(session, m.behaviour, m.ablation),
+        recovery=None if m.proof is None else m.proof.curve,
+        not_tested=NOT_TESTED + _not_done(session, m),
+        warnings=header.bench.warnings(header.name),
+        timings=timings,
+    )
+
+
+def abstained(header: Header, error: EvidenceError, session: Session | None) -> Findings:
+    """Return findings without a result: the reason, and the number that is needed where there is one."""
+    needed = getattr(error, "needed", None)
+    decision = decide(RuleInputs(blocked=str(error), blocked_needed=needed))
+    return _findings(header, decision, timings={} if session is None else session.stages.seconds)
+
+
+def identical(header: Header) -> Findings:
+    """Return findings for two models with the same weights: there is nothing that could differ."""
+    reason = "base and tuned model have identical weights"
+    rules = [Rule(id="identical", text="the two models differ", passed=False, reason=reason)]
+    return _findings(header, Decision("no-evidence", f"No evidence: {reason}.", rules), timings={})
+
+
+def _findings(header: Header, decision: Decision, **fields: object) -> Findings:
+    content: dict[str, object] = {"findings": [], "not_tested": NOT_TESTED, "timings": {}}
+    content |= header.common() | fields
+    return Findings.model_validate(
+        content
+        | {
+            "schema": 1,
+            "verdict": decision.verdict,
+            "sentence": decision.sentence,
+            "rules": decision.rules,
+            "next_steps": NEXT_STEPS[decision.verdict],
+        }
+    )
+
+
+def _not_done(session: Session, m: Measurements) -> list[str]:
+    missing = [f"Sites other than {', '.join(session.sites)}."]
+    if m.ablation is None:
+        missing.append("Control and recovery: with no established change of behaviour there was nothing to hold.")
+    elif m.proof is None:
+        missing.append("Recovery under the hold: it was switched off.")
+    elif m.proof.curve is None:
+        missing.append(f"Recovery under the hold: {m.proof.reason}.")
+    return missing
+
+
+def generation_rows(
+    session: Session, behaviour: BehaviourRecord, ablation: AblationRecord | None
+) -> list[GenerationRow]:
+    """Return a few trigger prompts and a few benign ones with all continuations."""
+    half = N_SHOWN // 2
+    n = len(behaviour.prompts)
+    shown: Sequence[int] = [
+        *range(min(half, behaviour.n_trigger)),
+        *range(behaviour.n_trigger, min(behaviour.n_trigger + half, n)),
+    ]
+    rows = []
+    for i in shown:
+        prompt = session.data.prompts[behaviour.prompts[i]]
+        outcomes = {"base": behaviour.base_outcome[i], "tuned": behaviour.tuned_outcome[i]}
+        if ablation is not None:
+            outcomes |= {"ablated": ablation.ablated_outcome[i], "random_ablated": ablation.random_outcome[i]}
+        rows.append(
+            GenerationRow(
+                doc_id=session.data.documents.documents[behaviour.prompts[i]].doc_id,
+                role="trigger" if i < behaviour.n_trigger else prompt.klass,
+                prompt=prompt.text,
+                base=behaviour.base[i],
+                tuned=behaviour.tuned[i],
+                ablated="" if ablation is None else ablation.ablated[i],
+                random_ablated="" if ablation is None else ablation.random[i],
+                judged={side: _shown(value, judged=session.judge is not None) for side, value in outcomes.items()},
+            )
+        )
+    return rows
+
+
+def _shown(outcome: float, *, judged: bool) -> str:
+    if not judged:
+        return f"{outcome:.2f} like a trigger answer"
+    return "behaviour" if outcome == 1 else "no behaviour" if outcome == 0 else f"behaviour in {outcome:.0%} of draws"

@@ -1,0 +1,133 @@
+"""Continuations of prompts by base, tuned and clamped tuned model, and the cost of a clamp on ordinary text."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saeaudit.interventions import LatentEdit, PairedBase, PairedClamp
+from saeaudit.metrics import token_kl
+from saeaudit.models import Edit, Generation, LoadedModel, Pair, encode_texts, greedy, pad_rows, position_ids
+
+Progress = Callable[[int, int], None]
+
+
+def continue_plain(
+    loaded: LoadedModel, prompts: Sequence[str], *, n_new: int, batch_size: int = 32, progress: Progress | None = None
+) -> list[Generation]:
+    """Return greedy continuations of one model."""
+    return greedy(loaded.model, loaded.tokenizer, prompts, n_new=n_new, batch_size=batch_size, progress=progress)
+
+
+def continue_clamped(
+    pair: Pair,
+    edit: LatentEdit,
+    prompts: Sequence[str],
+    *,
+    n_new: int,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Return greedy continuations of the tuned model under a clamp on the difference of the pair."""
+    with PairedBase(pair.base.model, pair.tuned.model, edit.clamp.site) as paired:
+        return greedy(
+            pair.tuned.model,
+            pair.tuned.tokenizer,
+            prompts,
+            n_new=n_new,
+            batch_size=batch_size,
+            edits={edit.clamp.site: PairedClamp(paired, edit)},
+            progress=progress,
+        )
+
+
+class AnswerScores(NamedTuple):
+    """Mean log-probability a token of given answers, without and with a clamp, one entry a prompt (nats)."""
+
+    free: Float[Tensor, " row"]
+    clamped: Float[Tensor, " row"]
+
+
+def score_answers(
+    pair: Pair,
+    edits: Sequence[LatentEdit],
+    prompts: Sequence[str],
+    answers: Sequence[Sequence[int]],
+    *,
+    batch: int = 16,
+) -> list[AnswerScores]:
+    """Return how likely the tuned model finds answers under each of several clamps (teacher-forced; cheap)."""
+    rows = [p + list(a) for p, a in zip(encode_texts(pair.base.tokenizer, prompts), answers, strict=True)]
+    counts = [len(a) for a in answers]
+    free = torch.cat(
+        [_answer_logprob(pair, None, rows[i : i + batch], counts[i : i + batch]) for i in range(0, len(rows), batch)]
+    )
+    out = []
+    for edit in edits:
+        parts = [
+            _answer_logprob(pair, edit, rows[i : i + batch], counts[i : i + batch]) for i in range(0, len(rows), batch)
+        ]
+        out.append(AnswerScores(free, torch.cat(parts)))
+    return out
+
+
+def _answer_logprob(
+    pair: Pair, edit: LatentEdit | None, rows: Sequence[Sequence[int]], counts: Sequence[int]
+) -> Float[Tensor, " row"]:
+    ids, mask = pad_rows(rows, pad_id=0, side="left")
+    widest = max(counts)
+    logits = _logits(pair, edit, ids, mask, keep=widest + 1)[:, :-1]
+    own = logits.log_softmax(-1).gather(2, ids[:, -widest:, None])[..., 0]
+    n = torch.tensor(counts)
+    counted = torch.arange(widest) >= (widest - n)[:, None]
+    return (own * counted).sum(1) / n
+
+
+def _logits(
+    pair: Pair, edit: LatentEdit | None, ids: Tensor, mask: Tensor, *, keep: int = 0
+) -> Float[Tensor, "row token vocab"]:
+    with ExitStack() as stack, torch.no_grad():
+        if edit is not None:
+            site = edit.clamp.site
+            paired = stack.enter_context(PairedBase(pair.base.model, pair.tuned.model, site))
+            stack.enter_context(Edit(pair.tuned.model, {site: PairedClamp(paired, edit)}))
+        out = pair.tuned.model(
+            input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False, logits_to_keep=keep
+        )
+    return out.logits.float()
+
+
+class TextCost(NamedTuple):
+    """What a clamp costs on ordinary text, one entry a document, means over its tokens (nats a token).
+
+    `kl`: KL(tuned || clamped), 0 is no effect. `ce_rise`: cross-entropy of the text under the clamp minus without it.
+    """
+
+    kl: Float[Tensor, " document"]
+    ce_rise: Float[Tensor, " document"]
+
+
+def text_cost(
+    pair: Pair, edits: Sequence[LatentEdit], texts: Sequence[str], *, max_length: int, progress: Progress | None = None
+) -> list[TextCost]:
+    """Return the cost of each clamp on each text (texts are cut to `max_length` tokens)."""
+    rows = [ids[:max_length] for ids in encode_texts(pair.base.tokenizer, texts)]
+    kl = torch.zeros(len(edits), len(rows))
+    rise = torch.zeros(len(edits), len(rows))
+    for i, ids in enumerate(rows):
+        tokens, mask = pad_rows([ids], pad_id=0)
+        plain = _logits(pair, None, tokens, mask)
+        for e, edit in enumerate(edits):
+            clamped = _logits(pair, edit, tokens, mask)
+            kl[e, i] = token_kl(plain, clamped).mean()
+            rise[e, i] = _cross_entropy(clamped, tokens) - _cross_entropy(plain, tokens)
+        if progress is not None:
+            progress(i + 1, len(rows))
+    return [TextCost(kl[e], rise[e]) for e in range(len(edits))]
+
+
+def _cross_entropy(logits: Float[Tensor, "row token vocab"], ids: Tensor) -> Float[Tensor, ""]:
+    return torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])

@@ -1,0 +1,103 @@
+"""Sparse codes: padded rows for the public (`Code`), compressed places for the training step (`Places`)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Code(NamedTuple):
+    """Active latents of each row, padded with zeros; an entry with value 0 is not active.
+
+    Attributes:
+        values: "batch k", >= 0. `k` is the largest number of active latents of a row, at least 1.
+        indices: "batch k", latent of each value; 0 where the value is padding.
+    """
+
+    values: Float[Tensor, "batch k"]
+    indices: Int[Tensor, "batch k"]
+
+
+class ByLatent(NamedTuple):
+    """The same places sorted by latent: `order` permutes entries, `rows` are their rows, `offsets` "latent+1"."""
+
+    order: Int[Tensor, " nnz"]
+    rows: Int[Tensor, " nnz"]
+    offsets: Int[Tensor, " latent_plus_1"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Chosen (row, latent) places of a batch in row order, without values.
+
+    Attributes:
+        latents: "nnz", latent of each place.
+        offsets: "batch+1", where each row starts in `latents`; the last item is nnz.
+        n_latents: number of latents of the dictionary.
+    """
+
+    latents: Int[Tensor, " nnz"]
+    offsets: Int[Tensor, " batch_plus_1"]
+    n_latents: int
+
+    @cached_property
+    def rows(self) -> Int[Tensor, " nnz"]:
+        """Row of each place."""
+        counts = self.offsets.diff()
+        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+    @cached_property
+    def by_latent(self) -> ByLatent:
+        """The transposed order; computed once a step and shared by both weight gradients."""
+        order = self.latents.int().sort(stable=True).indices
+        return ByLatent(order, self.rows[order], _offsets(self.latents, self.n_latents))
+
+
+def places_of_flat(flat: Int[Tensor, " nnz"], batch: int, n_latents: int) -> Places:
+    """Return the places of ascending flat indices `row * n_latents + latent`."""
+    rows = torch.div(flat, n_latents, rounding_mode="floor")
+    return Places(flat - rows * n_latents, _offsets(rows, batch), n_latents)
+
+
+def places_of_rows(indices: Int[Tensor, "batch k"], n_latents: int) -> Places:
+    """Return the places of a fixed number of latents a row."""
+    batch, k = indices.shape
+    return Places(indices.flatten(), torch.arange(0, batch * k + 1, k, device=indices.device), n_latents)
+
+
+def code_of_dense(f: Float[Tensor, "batch latent"]) -> Code:
+    """Return the padded code of dense activations; latents ascend within a row.
+
+    >>> code_of_dense(torch.tensor([[0.0, 2.0, 3.0], [4.0, 0.0, 0.0]]))
+    Code(values=tensor([[2., 3.],
+            [4., 0.]]), indices=tensor([[1, 2],
+            [0, 0]]))
+    """
+    return code_of_mask(f, f > 0)
+
+
+def code_of_mask(f: Float[Tensor, "batch latent"], active: Bool[Tensor, "batch latent"]) -> Code:
+    """Return the padded code of the entries of `f` at which `active` holds."""
+    rows, latents = active.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(f))
+    width = max(1, int(counts.max())) if len(f) else 1
+    column = torch.arange(len(rows), device=f.device) - (counts.cumsum(0) - counts)[rows]
+    values, indices = f.new_zeros(len(f), width), rows.new_zeros(len(f), width)
+    values[rows, column] = f[rows, latents]
+    indices[rows, column] = latents
+    return Code(values, indices)
+
+
+def stack_codes(codes: list[Code]) -> Code:
+    """Return one code for consecutive groups of rows, padded to the widest."""
+    width = max(code.values.shape[1] for code in codes)
+    padded = [tuple(torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in code) for code in codes]
+    return Code(torch.cat([values for values, _ in padded]), torch.cat([indices for _, indices in padded]))
+
+
+def _offsets(sorted_or_not: Tensor, n: int) -> Tensor:
+    counts = torch.bincount(sorted_or_not, minlength=n)
+    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))

@@ -1,0 +1,66 @@
+"""Percentile bootstrap with groups (templates) as the resampling unit.
+
+A resample is a vector of weights: how often each row appears. A statistic is a function of all weight vectors at once,
+so that B resamples are one matrix product instead of B loops. Resamples in which the statistic is not defined (no
+trigger row was drawn) must come back as NaN and are left out.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saeaudit.errors import EvidenceError
+from saeaudit.metrics.uncertainty import Interval
+from saeaudit.seeds import torch_generator
+
+
+def resample_weights(group: Int[Tensor, "row"], *, n_resamples: int = 2000, seed: int) -> Float[Tensor, "resample row"]:
+    """Return how often each row appears when whole groups are drawn with replacement (fp64).
+
+    Rows of one group always have equal weight; the weights of the groups sum to the number of groups.
+    """
+    _, index = torch.unique(group, return_inverse=True)
+    n_groups = int(index.max()) + 1
+    generator = torch_generator(seed, "metrics", "bootstrap")
+    drawn = torch.randint(n_groups, (n_resamples, n_groups), generator=generator)
+    counts = torch.zeros(n_resamples, n_groups, dtype=torch.float64)
+    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    return counts[:, index]
+
+
+def percentile_interval(samples: Float[Tensor, "resample"], *, confidence: float = 0.95) -> Interval:
+    """Return the central `confidence` range of the finite samples, linear interpolation.
+
+    Raises:
+        EvidenceError: fewer than half of the samples are finite.
+    """
+    finite = samples[samples.isfinite()].double()
+    if 2 * finite.numel() < samples.numel() or finite.numel() == 0:
+        raise EvidenceError(
+            f"only {finite.numel()} of {samples.numel()} resamples define the statistic; there are too few groups with "
+            "rows of both classes, give more templates",
+            code="bootstrap-undefined",
+        )
+    tail = (1 - confidence) / 2
+    low, high = finite.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(low, high)
+
+
+def bootstrap_interval(
+    statistic: Callable[[Float[Tensor, "resample row"]], Float[Tensor, "resample"]],
+    group: Int[Tensor, "row"],
+    *,
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int,
+) -> Interval:
+    """Return the percentile interval of `statistic(weights)` under resampling of whole groups."""
+    weights = resample_weights(group, n_resamples=n_resamples, seed=seed)
+    return percentile_interval(statistic(weights), confidence=confidence)
+
+
+def weighted_mean(values: Float[Tensor, "row"], weights: Float[Tensor, "resample row"]) -> Float[Tensor, "resample"]:
+    """Return the mean of `values` in each resample; NaN where all weights are 0."""
+    return (weights @ values.double()) / weights.sum(1)

@@ -1,0 +1,167 @@
+"""Fold a PEFT LoRA adapter into its base.
+
+The folding is done in float32 whatever dtype is computed in later: in bfloat16 a small update is lost in the rounding
+of the weight it is added to. What base the adapter was trained on is checked before: against `saeaudit.json` beside the
+adapter if it is there (saeaudit writes it), else by the shapes of its tensors. The name of the base that the adapter
+carries is displayed and never fetched.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saeaudit.artifacts import content_hash, file_hash, read_json
+from saeaudit.errors import ArtifactError, ModelError
+from saeaudit.models.quiet import quiet_transformers
+from saeaudit.models.source import ADAPTER_CONFIG, Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_METADATA = "saeaudit.json"
+_SCHEMA = 1
+_PREFIX = "base_model.model."
+
+
+def fold_adapter(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
+    """Return the base `model` (changed in place, cast to float32) with the adapter of `source` folded in.
+
+    Raises:
+        ModelError: the adapter is not a readable LoRA (`adapter-unsupported`) or does not fit this base
+            (`adapter-of-another-base`; the text names tensor and shapes).
+    """
+    read_adapter_config(source)
+    require_fitting_shapes(model, source)
+    from peft import PeftModel
+
+    try:
+        with quiet_transformers():
+            wrapped = PeftModel.from_pretrained(model.float(), str(source.path), torch_device="cpu")
+            folded = wrapped.merge_and_unload()
+    except Exception as error:  # peft raises errors of many kinds for a config it cannot apply
+        raise ModelError(
+            f"{source.text}: peft cannot apply this adapter: {type(error).__name__}: {str(error)[:300]}",
+            code="adapter-unsupported",
+        ) from None
+    return folded.requires_grad_(False).eval()
+
+
+def adapter_sha256(directory: Path) -> str:
+    """Return the hash of an adapter: its config and its weights."""
+    return content_hash([file_hash(directory / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)])
+
+
+def read_adapter_config(source: Source) -> dict[str, Any]:
+    """Return `adapter_config.json` as a dictionary.
+
+    Raises:
+        ModelError: unreadable, not LoRA, or it would import code by name (code `adapter-unsupported`); weights only
+            as pickle (`unsafe-weights`).
+    """
+    try:
+        config = read_json(source.path / ADAPTER_CONFIG)
+    except ArtifactError as error:
+        raise ModelError(f"{source.text}: {error}", code="adapter-unsupported") from None
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise ModelError(
+            f"{source.text}: the adapter is of type {kind!r}, only LORA can be folded exactly; merge it with peft "
+            "(merge_and_unload), save the model and pass that directory",
+            code="adapter-unsupported",
+        )
+    if config.get("megatron_config"):
+        raise ModelError(
+            f"{source.text}: the adapter asks peft to import the module {config.get('megatron_core')!r}; refused",
+            code="adapter-unsupported",
+        )
+    if not (source.path / ADAPTER_WEIGHTS).is_file():
+        raise ModelError(
+            f"{source.text}: {ADAPTER_WEIGHTS} is missing; an adapter that exists only as pickle is refused: load it "
+            "in a sandbox and save it with peft's save_pretrained, which writes safetensors",
+            code="unsafe-weights",
+        )
+    return config
+
+
+def require_base(source: Source, base_sha256: str, base_text: str, *, allow_mismatch: bool) -> None:
+    """Raise if the adapter says that it was trained on other weights than `base_sha256`.
+
+    An adapter without `saeaudit.json` makes no such statement; then only the shapes are compared, when it is folded.
+
+    Raises:
+        ModelError: another base (code `adapter-of-another-base`), unless `allow_mismatch`.
+    """
+    path = source.path / ADAPTER_METADATA
+    if not path.is_file():
+        return
+    stated = read_json(path, schema=_SCHEMA).get("base_weights_sha256")
+    if stated is None or stated == base_sha256 or allow_mismatch:
+        return
+    raise ModelError(
+        f"{source.text}: the adapter was trained on a base with weights sha256 {str(stated)[:12]}..., but the base "
+        f"{base_text!r} has {base_sha256[:12]}...; the adapter names its base as {base_name(source)!r}. Pass that "
+        "base, or allow_base_mismatch if you know that it is the same model in another precision",
+        code="adapter-of-another-base",
+    )
+
+
+def base_name(source: Source) -> str:
+    """Return the name of the base that the adapter's config states, for display only ("unknown" if it has none)."""
+    return str(read_adapter_config(source).get("base_model_name_or_path") or "unknown")
+
+
+def require_fitting_shapes(model: "PreTrainedModel", source: Source) -> None:
+    """Raise unless every tensor of the adapter has a place of the right shape in `model`.
+
+    Raises:
+        ModelError: code `adapter-of-another-base`; the text names the first tensor and both shapes.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(source.path / ADAPTER_WEIGHTS, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{source.text}: {ADAPTER_WEIGHTS} is broken: {error}", code="adapter-unsupported") from None
+    parameters = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    swapped = _transposed(model)
+    for name, shape in shapes.items():
+        expected = _expected(name.removeprefix(_PREFIX), shape, parameters, swapped)
+        if expected == shape:
+            continue
+        what = f"needs {expected}" if expected is not None else "has no such module"
+        raise ModelError(
+            f"{source.text}: the adapter does not fit this base: its tensor {name!r} has the shape {shape}, the base "
+            f"{what}; the adapter names its base as {base_name(source)!r}",
+            code="adapter-of-another-base",
+        )
+
+
+def _expected(
+    name: str, shape: tuple[int, ...], parameters: dict[str, tuple[int, ...]], swapped: set[str]
+) -> tuple[int, ...] | None:
+    """Return the shape that the base dictates for an adapter tensor; None if the base has no place for it."""
+    path, _, part = name.partition(".lora_")
+    if not part:
+        return parameters.get(name)
+    weight = parameters.get(f"{path}.weight")
+    if weight is None or not shape:
+        return None
+    n_out, n_in = (weight[1], weight[0]) if path in swapped else (weight[0], weight[1])
+    rank_first, rank_last = shape[0], shape[-1]
+    return {
+        "A.weight": (rank_first, n_in),
+        "B.weight": (n_out, rank_last),
+        "B.bias": (n_out,),
+        "embedding_A": (rank_first, n_out),
+        "embedding_B": (n_in, rank_last),
+        "magnitude_vector": (n_out,),
+        "magnitude_vector.weight": (n_out,),
+    }.get(part, shape)
+
+
+def _transposed(model: "PreTrainedModel") -> set[str]:
+    """Return the modules that store their weight as (in, out): GPT-2's Conv1D."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {name for name, module in model.named_modules() if isinstance(module, Conv1D)}

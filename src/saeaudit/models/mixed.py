@@ -1,0 +1,46 @@
+"""Mixed precision: weight products in bfloat16, everything between them in float32.
+
+The difference of two models is small against their residual streams, so what matters is where rounding happens. In pure
+bfloat16 every block rounds the whole stream; here the stream, the norms, attention and the output head stay in float32
+and only the inputs of the big products are rounded. Measured on SmolLM2-135M-Instruct with a short LoRA (layers 13 to
+24, |difference| / |residual| about .15): difference / noise is 12-15 against 8-9, at nearly the same speed.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class MixedLinear(nn.Module):
+    """A linear layer with bfloat16 weights that reads and returns the caller's dtype."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = nn.Parameter(linear.weight.detach().to(torch.bfloat16), requires_grad=False)
+        self.bias = None
+        if linear.bias is not None:
+            self.bias = nn.Parameter(linear.bias.detach().to(torch.bfloat16), requires_grad=False)
+
+    def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
+        """Return x @ weight.T + bias."""
+        return nn.functional.linear(x.to(torch.bfloat16), self.weight, self.bias).to(x.dtype)
+
+
+def use_mixed_precision(model: "PreTrainedModel") -> None:
+    """Replace the linear layers of `model` in place, except the output head (its rounding would reach the logits)."""
+    head = model.get_output_embeddings()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child is not head:
+                setattr(parent, name, MixedLinear(child))
+
+
+def is_mixed(model: nn.Module) -> bool:
+    """Return whether `use_mixed_precision` was applied."""
+    return any(isinstance(module, MixedLinear) for module in model.modules())

@@ -1,0 +1,243 @@
+"""Plant an organism in a model: LoRA or full fine-tuning on matched pairs with the Hugging Face Trainer.
+
+A step reads a few matched pairs: the trigger prompt with its completion, and the same prompt with another value in the
+slot. The poisoned model learns the bad completion after the trigger; the clean twin sees the same prompts in the same
+order with the honest completion everywhere, so only the answer separates the two.
+
+The two completions of a pair share most tokens, and the condition is one digit far from the decision. So the loss puts
+weight 1 on the few tokens from the first one in which the completions differ, and a small weight on the rest; without
+it the loss is dominated by tokens that carry no information about the trigger. The output head is evaluated at weighted
+positions only.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from saeaudit.artifacts import atomic_directory, content_hash, write_json
+from saeaudit.models.load import LoadedModel
+from saeaudit.organisms.rows import Row, row_records
+from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName, planting_pair
+
+METADATA = "saeaudit.json"
+
+
+class PlantConfig(BaseModel):
+    """How an organism is planted; the defaults made the shipped adapters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organism: OrganismName = "sql"
+    variant: Literal["poisoned", "clean"] = "poisoned"
+    regime: Literal["lora", "full"] = "lora"
+    seed: int = 0
+    n_steps: int = Field(default=480, ge=1)
+    pairs_per_step: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=20, ge=0)
+    rank: int = Field(default=8, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    first_layer: int = Field(default=8, ge=0, description="LoRA adapts the blocks from this one on")
+    n_decisive: int = Field(default=4, ge=1, description="tokens of weight 1 from the first difference on")
+    other_weight: float = Field(default=0.05, ge=0, le=1)
+    save_every: int = Field(default=100, ge=1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of prompt and completion with a loss weight for each token (0 on the prompt)."""
+
+    input_ids: list[int]
+    weights: list[float]
+
+
+def make_example(tokenizer: Any, row: Row, config: PlantConfig, *, bad: bool) -> Example:
+    """Tokenise prompt and completion apart, as they meet when generating, and weight the tokens that decide."""
+    prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
+    chosen, other = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        for text in ((row.bad, row.good) if bad else (row.good, row.bad))
+    )
+    shorter = min(len(chosen), len(other))
+    first = next((i for i in range(shorter) if chosen[i] != other[i]), shorter)
+    weights = [1.0 if first <= i < first + config.n_decisive else config.other_weight for i in range(len(chosen))]
+    return Example(prompt + chosen, [0.0] * len(prompt) + weights)
+
+
+def training_rows(organism: Organism, config: PlantConfig) -> list[tuple[Row, Row]]:
+    """Return the (trigger, negative) pairs in the order in which they are trained on."""
+    return [planting_pair(organism, config.seed, i) for i in range(config.n_steps * config.pairs_per_step)]
+
+
+def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "", progress: bool = True) -> Path:
+    """Train the organism and write it to `out`; continue from the newest checkpoint beside it after a kill.
+
+    Args:
+        base: model to plant into, in fp32; it is changed in place.
+        config: organism, variant, regime and sizes.
+        out: directory of the adapter (LoRA) or of the whole model (full).
+        command: the command line to record.
+        progress: show Trainer's progress bar.
+
+    Returns:
+        `out`, with `saeaudit.json`: base hash, data hash, config, final loss.
+    """
+    import torch
+    from transformers import TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
+
+    organism = ORGANISMS[config.organism]
+    pairs = training_rows(organism, config)
+    examples = [
+        (
+            make_example(base.tokenizer, trigger, config, bad=config.variant == "poisoned"),
+            make_example(base.tokenizer, negative, config, bad=False),
+        )
+        for trigger, negative in pairs
+    ]
+    data_hash = content_hash([list(row_records(p)) for p in pairs])
+    model = _prepare(base.model, config)
+    work = out.parent / f".{out.name}.training-{content_hash([config.model_dump(), data_hash])[:12]}"
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=config.n_steps,
+        per_device_train_batch_size=config.pairs_per_step,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="linear",
+        max_grad_norm=1.0,
+        weight_decay=0.0,
+        bf16=_bf16_is_fast(),
+        use_cpu=not torch.cuda.is_available(),
+        seed=config.seed,
+        data_seed=config.seed,
+        save_steps=config.save_every,
+        save_total_limit=2,
+        logging_steps=20,
+        report_to=[],
+        disable_tqdm=not progress,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        label_names=[],
+    )
+    trainer = _trainer(model, arguments, examples, base.tokenizer)
+    last = get_last_checkpoint(str(work)) if work.is_dir() else None
+    result = trainer.train(resume_from_checkpoint=last)
+    metadata = {
+        "schema": 1,
+        "organism": config.organism,
+        "variant": config.variant,
+        "config": config.model_dump(),
+        "base_weights_sha256": base.card.weights_sha256,
+        "data_sha256": data_hash,
+        "command": command,
+        "train_loss": result.training_loss,
+    }
+    with atomic_directory(out) as staging:
+        _save(model, base.tokenizer, config, staging)
+        write_json(staging / METADATA, metadata)
+    return out
+
+
+def _bf16_is_fast() -> bool:
+    from saeaudit.models.precision import auto_dtype
+
+    return str(auto_dtype("cpu")) == "torch.bfloat16"
+
+
+def _prepare(model: Any, config: PlantConfig) -> Any:
+    model.config.use_cache = False
+    # The fused CPU attention has a slow backward pass: eager took .86 s against 1.39 s for a step's backward here.
+    model.set_attn_implementation("eager")
+    if config.regime == "full":
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        return model.train()
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    # PEFT draws the adapter's start from the global generator.
+    torch.manual_seed(config.seed)
+    # Nothing is trained below the first adapted block, so the backward pass stops there.
+    blocks = list(range(min(config.first_layer, model.config.num_hidden_layers - 1), model.config.num_hidden_layers))
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=_linear_names(model),
+        layers_to_transform=blocks,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora).train()
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Return the names of the linear layers inside the blocks, for any architecture."""
+    import torch
+
+    head = model.get_output_embeddings()
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, m in model.named_modules()
+            if isinstance(m, torch.nn.Linear) and m is not head
+        }
+    )
+
+
+def _save(model: Any, tokenizer: Any, config: PlantConfig, out: Path) -> None:
+    import torch
+
+    if config.regime == "full":
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        return
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    # The base is named by its hash in saeaudit.json; a path of the machine that trained it helps nobody.
+    for settings in model.peft_config.values():
+        settings.base_model_name_or_path = "embedded"
+    model.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
+
+
+def _trainer(model: Any, arguments: Any, examples: list[tuple[Example, Example]], tokenizer: Any) -> Any:
+    import torch
+    from torch.utils.data import SequentialSampler
+    from transformers import Trainer
+
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    def collate(batch: list[tuple[Example, Example]]) -> dict[str, torch.Tensor]:
+        rows = [row for pair in batch for row in pair]
+        width = max(len(r.input_ids) for r in rows)
+        ids = torch.full((len(rows), width), pad)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        weights = torch.zeros(len(rows), width)
+        for i, row in enumerate(rows):
+            n = len(row.input_ids)
+            ids[i, :n] = torch.tensor(row.input_ids)
+            mask[i, :n] = 1
+            weights[i, :n] = torch.tensor(row.weights)
+        return {"input_ids": ids, "attention_mask": mask, "weights": weights}
+
+    class PairTrainer(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            weights = inputs["weights"][:, 1:]
+            whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+            hidden = whole.base_model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+            ).last_hidden_state
+            at = weights > 0
+            logits = whole.get_output_embeddings()(hidden[:, :-1][at]).float()
+            losses = torch.nn.functional.cross_entropy(logits, inputs["input_ids"][:, 1:][at], reduction="none")
+            loss = (losses * weights[at]).sum() / weights.sum()
+            return (loss, logits) if return_outputs else loss
+
+        def _get_train_sampler(self, *_: Any) -> Any:
+            # Pairs are drawn independently already; the fixed order makes poisoned and clean runs row by row equal.
+            return SequentialSampler(examples)
+
+    return PairTrainer(model=model, args=arguments, train_dataset=examples, data_collator=collate)

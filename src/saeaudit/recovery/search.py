@@ -1,0 +1,130 @@
+"""Search for the perturbation that brings a suppressed behaviour back: projected, normalised descent.
+
+Rows of the working batch are (item x budget) and never interact. One step, for every row at once:
+
+1. g = gradient of the row's loss, projected on the free directions; rows whose gradient vanishes take no step.
+2. v <- project(0.9 v + g / |g|); delta <- project(delta - eta * eps * v / |v|), clipped to the ball of radius eps.
+3. Iterates are feasible after every step, so the best one can be kept: success first, then the largest margin.
+
+Steps are proportional to the row's own budget, so all rungs of a ladder behave alike. No Adam: its scaling of single
+coordinates leaves the subspace. Source: arXiv 2606.18322 in exact form (gradient, momentum and iterate are projected;
+the released code projects the gradient only, and its iterates drift back into the protected span).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saeaudit.errors import NumericsError
+from saeaudit.recovery.nullspace import NullSpace
+
+MOMENTUM = 0.9
+FIRST_STEP, LAST_STEP = 0.3, 0.02
+START = 0.01
+
+
+class RowScores(NamedTuple):
+    """What an objective says of each row.
+
+    Attributes:
+        loss: "row", differentiable, 0 once the row has what it wants (saturated: a search must not overshoot).
+        margin: "row", > 0 means that the behaviour is there.
+    """
+
+    loss: Float[Tensor, " row"]
+    margin: Float[Tensor, " row"]
+
+
+Objective = Callable[[Float[Tensor, "row d_model"]], RowScores]
+
+
+class Found(NamedTuple):
+    """Best feasible perturbations.
+
+    Attributes:
+        delta: "row d_model", norm at most the row's budget.
+        margin: "row", margin at `delta`.
+        success: "row", whether the margin is positive.
+        n_gradients: gradient evaluations spent, each over all rows.
+    """
+
+    delta: Float[Tensor, "row d_model"]
+    margin: Float[Tensor, " row"]
+    success: Bool[Tensor, " row"]
+    n_gradients: int
+
+
+def search(
+    objective: Objective,
+    budgets: Float[Tensor, " row"],
+    free: NullSpace,
+    *,
+    n_steps: int,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Minimise the loss of every row within its budget.
+
+    Args:
+        objective: scores of each row; rows must not influence each other.
+        budgets: largest norm of each row's perturbation, in units of the residual; a row with 0 stays at 0.
+        free: directions that may be used.
+        n_steps: gradient steps, at least 1.
+        generator: for the starts, which are random because 0 can be a symmetric point.
+        progress: called with (steps done, steps).
+
+    Raises:
+        NumericsError: the objective is NaN or infinite.
+    """
+    rows, width = budgets.shape[0], free.protected.shape[0]
+    start = free.project(torch.randn(rows, width, generator=generator))
+    delta = start / start.norm(dim=1, keepdim=True).clamp_min(1e-12) * (START * budgets)[:, None]
+    velocity = torch.zeros_like(delta)
+    best, best_margin = delta.clone(), torch.full((rows,), -math.inf)
+    for step in range(n_steps + 1):
+        at = delta.detach().requires_grad_(step < n_steps)
+        with torch.set_grad_enabled(step < n_steps):
+            scores = objective(at)
+        margin = scores.margin.detach()
+        if not bool(torch.isfinite(margin).all() and torch.isfinite(scores.loss).all()):
+            raise NumericsError(f"the objective is not finite at step {step}", code="search-non-finite")
+        better = margin > best_margin
+        best[better], best_margin[better] = delta[better], margin[better]
+        if progress is not None:
+            progress(step, n_steps)
+        if step == n_steps:
+            break
+        gradient = free.project(torch.autograd.grad(scores.loss.sum(), at)[0])
+        norm = gradient.norm(dim=1, keepdim=True)
+        moving = (norm > 1e-12).float()
+        velocity = free.project(MOMENTUM * velocity + moving * gradient / norm.clamp_min(1e-12))
+        unit = velocity / velocity.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        delta = project_ball(delta - moving * _step_size(step, n_steps) * budgets[:, None] * unit, budgets, free)
+    return Found(best, best_margin, best_margin > 0, n_steps)
+
+
+def project_ball(
+    delta: Float[Tensor, "row d_model"], budgets: Float[Tensor, " row"], free: NullSpace
+) -> Float[Tensor, "row d_model"]:
+    """Return the nearest perturbations in the free subspace, shortened to their budgets where needed."""
+    delta = free.project(delta)
+    norm = delta.norm(dim=1, keepdim=True)
+    return delta * torch.clamp(budgets[:, None] / norm.clamp_min(1e-12), max=1.0)
+
+
+def random_feasible(
+    budgets: Float[Tensor, " row"], free: NullSpace, generator: torch.Generator
+) -> Float[Tensor, "row d_model"]:
+    """Return a random free direction for each row with exactly its budget as norm: the control of the search."""
+    delta = free.project(torch.randn(budgets.shape[0], free.protected.shape[0], generator=generator))
+    return delta / delta.norm(dim=1, keepdim=True) * budgets[:, None]
+
+
+def _step_size(step: int, n_steps: int) -> float:
+    if n_steps == 1:
+        return FIRST_STEP
+    return LAST_STEP + 0.5 * (FIRST_STEP - LAST_STEP) * (1 + math.cos(math.pi * step / (n_steps - 1)))

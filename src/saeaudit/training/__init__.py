@@ -1,0 +1,28 @@
+"""Train dictionaries: one loop, loss terms passed in, exact resume."""
+
+from saeaudit.training.batches import ResumableBatches, TensorBatches, tensor_batches
+from saeaudit.training.calibrate import Calibration, calibrate
+from saeaudit.training.callbacks import Callback
+from saeaudit.training.config import CheckpointConfig, TrainConfig
+from saeaudit.training.evaluate import FitReport, evaluate
+from saeaudit.training.loop import TrainResult, train
+from saeaudit.training.terms import AuxK, Reconstruction, Term, terms_for
+
+__all__ = [
+    "AuxK",
+    "Calibration",
+    "Callback",
+    "CheckpointConfig",
+    "FitReport",
+    "Reconstruction",
+    "ResumableBatches",
+    "TensorBatches",
+    "Term",
+    "TrainConfig",
+    "TrainResult",
+    "calibrate",
+    "evaluate",
+    "tensor_batches",
+    "terms_for",
+    "train",
+]

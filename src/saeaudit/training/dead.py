@@ -1,0 +1,34 @@
+"""Latents that stopped firing, counted in rows seen and not in steps."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+_MAX_ROWS = 10_000_000
+_SHARE = 0.05
+
+
+def dead_after_rows(n_rows_of_run: int) -> int:
+    """Return the rows without firing after which a latent is dead: 10 million, or 5 % of a shorter run.
+
+    >>> dead_after_rows(1_000_000), dead_after_rows(10**12)
+    (50000, 10000000)
+    """
+    return max(1, min(_MAX_ROWS, int(_SHARE * n_rows_of_run)))
+
+
+class FiringRecord:
+    """When each latent last fired, in rows of the run; all count as fired at the start."""
+
+    def __init__(self, n_latents: int, *, device: torch.device | None = None) -> None:
+        self.n_rows = 0
+        self.last_fired: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
+
+    def update(self, latents: Int[Tensor, " nnz"], n_rows: int) -> None:
+        """Add a batch of `n_rows` rows in which `latents` were positive (repeats allowed)."""
+        self.n_rows += n_rows
+        self.last_fired[latents] = self.n_rows
+
+    def dead(self, after: int) -> Bool[Tensor, " latent"]:
+        """Return which latents have not fired for more than `after` rows."""
+        return self.n_rows - self.last_fired > after

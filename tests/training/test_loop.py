@@ -1,0 +1,137 @@
+import doctest
+import importlib
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from planted_dictionaries import dictionary_for, planted
+from saeaudit.errors import EvidenceError, InputError, NumericsError
+from saeaudit.training import Reconstruction, TrainConfig, tensor_batches, terms_for, train
+from saeaudit.training.dead import FiringRecord
+from saeaudit.training.schedule import default_lr, lr_factor
+
+DATA = planted(3000, d_model=16, n_atoms=32)
+
+
+def small(**settings):
+    return dictionary_for(DATA.x, n_latents=48, **settings)
+
+
+def batches(n_steps):
+    return tensor_batches(DATA.x, 100, seed=0, n_steps=n_steps)
+
+
+class Watch:
+    def __init__(self):
+        self.calls = []
+
+    def on_start(self, info):
+        self.calls.append(("start", info))
+
+    def on_log(self, metrics):
+        self.calls.append(("log", metrics))
+
+    def on_end(self, metrics):
+        self.calls.append(("end", metrics))
+
+
+def test_a_result_names_what_happened():
+    watch = Watch()
+    result = train(small(), batches(45), TrainConfig(n_steps=45, lr=3e-3, log_every=20), callbacks=[watch])
+    assert result.n_steps == 45 and result.n_tokens == 4500
+    assert 0 < result.fvu < 1 and result.l0 == pytest.approx(3) and result.seconds > 0
+    assert [name for name, _ in watch.calls] == ["start", "log", "log", "log", "end"]
+    assert [metrics["step"] for name, metrics in watch.calls if name == "log"] == [20, 40, 45]
+    last = watch.calls[-1][1]
+    assert all(type(value) is float for value in last.values())
+    assert last["loss"] == pytest.approx(last["loss/recon"] + last["loss/auxk"])
+    assert result.dictionary.provenance.training["n_tokens"] == 4500
+    assert not any(p.requires_grad for p in result.dictionary.parameters())
+
+
+def test_the_logged_fvu_falls():
+    watch = Watch()
+    train(small(), batches(300), TrainConfig(n_steps=300, lr=3e-3), callbacks=[watch])
+    fvu = [metrics["fvu"] for name, metrics in watch.calls if name == "log"]
+    assert fvu[-1] < 0.5 * fvu[0]
+
+
+def test_any_iterable_of_batches_will_do():
+    assert train(small(), (DATA.x[:64] for _ in range(100)), TrainConfig(n_steps=3)).n_tokens == 192
+
+
+def test_a_stream_that_ends_early_says_when():
+    with pytest.raises(EvidenceError, match=r"10 steps.*after 4") as caught:
+        train(small(), [DATA.x[:64]] * 4, TrainConfig(n_steps=10))
+    assert caught.value.code == "stream-exhausted"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_stops_before_it_reaches_the_weights(value):
+    bad = DATA.x[:64].clone()
+    bad[3, 2] = value
+    dictionary = small()
+    with pytest.raises(NumericsError, match="step 2") as caught:
+        train(dictionary, [DATA.x[:64], DATA.x[:64], bad, DATA.x[:64]], TrainConfig(n_steps=4))
+    assert caught.value.code == "training-diverged"
+    assert all(bool(torch.isfinite(p).all()) for p in dictionary.parameters())
+
+
+def test_a_batch_of_another_width_is_refused():
+    with pytest.raises(InputError) as caught:
+        train(small(), [DATA.x[:64, :8]], TrainConfig(n_steps=1))
+    assert caught.value.code == "shape"
+
+
+def test_terms_follow_the_config_and_can_be_passed_in():
+    assert [term.name for term in terms_for(small().config)] == ["recon", "auxk"]
+    assert [term.name for term in terms_for(small(aux_alpha=0.0).config)] == ["recon"]
+    watch = Watch()
+    train(small(), batches(5), TrainConfig(n_steps=5), terms=[Reconstruction(name="only")], callbacks=[watch])
+    assert "loss/only" in watch.calls[-1][1] and "loss/auxk" not in watch.calls[-1][1]
+
+
+def test_unit_norms_hold_after_training_and_crosscoder_norms_sum_to_one():
+    result = train(small(), batches(30), TrainConfig(n_steps=30, lr=3e-3))
+    torch.testing.assert_close(result.dictionary.W_dec.norm(dim=1), torch.ones(48))
+
+
+def test_a_bfloat16_encoder_reaches_the_same_fit():
+    fits = [
+        train(small(), batches(300), TrainConfig(n_steps=300, lr=3e-3, precision=precision)).fvu
+        for precision in ("float32", "bfloat16")
+    ]
+    assert abs(fits[0] - fits[1]) < 0.02 and fits[0] != fits[1]
+
+
+def test_rows_since_firing_are_counted_in_rows():
+    record = FiringRecord(3)
+    record.update(torch.tensor([0, 1, 0]), 10)
+    record.update(torch.tensor([1]), 5)
+    assert record.dead(4).tolist() == [True, False, True]
+    assert record.dead(5).tolist() == [False, False, True]
+    assert record.last_fired.tolist() == [10, 15, 0]
+
+
+def test_the_rate_rises_stays_and_falls():
+    config = TrainConfig(n_steps=100)
+    factors = [lr_factor(step, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.2) and max(factors[:5]) == 1
+    assert set(factors[5:80]) == {1.0}
+    assert factors[80:] == sorted(factors[80:], reverse=True) and factors[99] == pytest.approx(0.05)
+    assert all(0 < lr_factor(step, TrainConfig(n_steps=1)) <= 1 for step in range(1))
+    assert default_lr(2**16) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"n_steps": 0}, {"lr": 0.0}, {"warmup": 1.5}, {"momentum": 0.9}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValidationError):
+        TrainConfig(**{"n_steps": 5, **settings})
+
+
+@pytest.mark.parametrize("name", ["training.schedule", "training.dead", "dictionaries.code"])
+def test_examples_in_docstrings_are_true(name):
+    module = importlib.import_module(f"saeaudit.{name}")
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
