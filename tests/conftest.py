@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 def pytest_configure(config):
     for line in (
         # Third parties that warn about themselves; nothing of ours is hidden by these.
+        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # peft asks transformers for the old name
         "ignore:builtin type (SwigPy|swigvar).*:DeprecationWarning",
         "ignore:.*is not writable.*:UserWarning:torch",
         "ignore:torch.jit.*:DeprecationWarning",

@@ -50,7 +50,7 @@ def inference_code(coder, x: Tensor) -> Tensor:
     for b, row in enumerate(x):
         y = (row - coder.shift) / coder.scale.unsqueeze(-1)
         for j in range(len(coder.W_enc)):
-            value = max(0.0, float((coder.W_enc[j] * y).sum() + coder.b_enc[j]))
-            w = 1.0 if coder.unit_norm else float(coder.W_dec[j].norm(dim=-1).sum())
+            value = max(0.0, float((coder.W_enc[j].detach() * y).sum() + coder.b_enc[j].detach()))
+            w = 1.0 if coder.unit_norm else float(coder.W_dec[j].detach().norm(dim=-1).sum())
             f[b, j] = value if value * w > float(coder.threshold) else 0.0
     return f

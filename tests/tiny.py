@@ -159,7 +159,7 @@ def save_adapter(
     """Write a LoRA adapter of rank 2 with random, non-zero matrices."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=2, lora_alpha=4, target_modules=list(targets), base_model_name_or_path=base_name)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=list(targets))
     wrapped = get_peft_model(copy.deepcopy(base), config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -167,5 +167,5 @@ def save_adapter(
             if "lora_" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     wrapped.peft_config["default"].base_model_name_or_path = base_name
-    wrapped.save_pretrained(directory)
+    wrapped.save_pretrained(directory, save_embedding_layers=False)
     return directory

@@ -2,30 +2,44 @@
 
 An artifact is a directory with `config.json` (integer `schema`) and safetensors files. It is written under a temporary
 name and renamed, so a reader never sees half of one. Hashes name what an artifact was made from. A lock keeps two runs
-out of one directory; a lock left by a killed process is recognised by host name and process id and taken over.
+out of one directory; the kernel releases it when its process ends, however it ends.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import socket
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from saeaudit.errors import ArtifactError, ResourceError
 
 LOCK_NAME = ".lock"
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
 
 def content_hash(value: Any) -> str:
-    """Return the sha256 (hex) of `value` as canonical JSON; equal values give equal hashes in every process."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return the sha256 (hex) of `value` as canonical JSON; the same value gives the same hash in every process.
+
+    Lists and tuples are the same, and so are a path and its text. Raises `TypeError` for anything else that JSON does
+    not have: the text of a set or of a tensor depends on the process or leaves elements out.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_path_text)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _path_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no canonical JSON form; convert it before it is hashed")
 
 
 def file_hash(path: Path) -> str:
@@ -43,19 +57,30 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary name, flush to disk, rename."""
+    """Write a file atomically: temporary name, flush to disk, rename.
+
+    Raises:
+        ResourceError: no space (`disk-full`) or no permission (`not-writable`); `path` is then as it was.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
-        temporary = Path(name)
+        temporary = _beside(path, "tmp")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+
+
+def remove_stale(directory: Path) -> None:
+    """Delete temporary files that killed writers left in `directory`; only for the holder of its lock."""
+    for path in directory.glob(".*.tmp-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: Path, *, schema: int | None = None) -> Any:
@@ -66,12 +91,19 @@ def read_json(path: Path, *, schema: int | None = None) -> Any:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} does not exist", code="artifact-missing") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{path} is not valid JSON: {error}", code="artifact-broken") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(
+            f"{path} does not exist; check the path, or run the step that writes it", code="artifact-missing"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", code="artifact-unreadable") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} is not valid JSON: {error}; delete it and run the step that writes it again",
+            code="artifact-broken",
+        ) from None
     if schema is not None and (not isinstance(value, dict) or value.get("schema") != schema):
-        found = value.get("schema") if isinstance(value, dict) else type(value).__name__
+        found = value.get("schema", "missing") if isinstance(value, dict) else f"missing ({type(value).__name__})"
         raise ArtifactError(
             f"{path} has schema {found}, this version of saeaudit reads schema {schema}; "
             "read it with the version that wrote it, or make it again",
@@ -88,35 +120,57 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
+        staging = _beside(target, "tmp")
+        staging.mkdir()
         try:
             yield staging
-            staging.chmod(0o755)
-            if target.exists():
-                retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
-                target.replace(retired / "old")
-                staging.replace(target)
-                shutil.rmtree(retired)
-            else:
-                staging.replace(target)
+            _put_in_place(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def _put_in_place(staging: Path, target: Path) -> None:
+    if not target.exists():
+        staging.replace(target)
+        return
+    retired = _beside(target, "old")
+    target.replace(retired)
+    try:
+        staging.replace(target)
+    except OSError:
+        retired.replace(target)
+        raise
+    shutil.rmtree(retired)
+
+
+def _beside(path: Path, what: str) -> Path:
+    """Return an unused hidden name in the same directory; created by the caller, so that the umask applies."""
+    return path.with_name(f".{path.name}.{what}-{uuid.uuid4().hex[:12]}")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make renames in `directory` survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left' and 'read-only' into a `ResourceError` that names the path and the bytes left."""
+    """Turn 'no space left', 'read-only' and 'not a directory' into a `ResourceError` with path and bytes left."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in _FULL + _NOT_WRITABLE:
             raise
         parent = next((p for p in [path, *path.parents] if p.exists()), Path("/"))
         free = shutil.disk_usage(parent).free
         raise ResourceError(
             f"cannot write {path}: {error.strerror} ({free / 1e6:.0f} MB free); what was finished before is kept, "
             "free some space or choose another --out and run the same command again",
-            code="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "not-writable",
+            code="disk-full" if error.errno in _FULL else "not-writable",
         ) from error
 
 
@@ -124,59 +178,62 @@ def disk_errors(path: Path) -> Iterator[None]:
 def directory_lock(directory: Path) -> Iterator[None]:
     """Hold the only writer's lock of `directory` for the block.
 
+    The file `.lock` names host and process for the error text; what counts is the kernel's lock on it, which ends with
+    its process. Only a file left by another host, whose processes cannot be seen from here, has to be deleted by hand.
+
     Raises:
-        ArtifactError: another live process on this host holds it, or a process on another host left it.
+        ArtifactError: a live process holds it, or a process on another host left it (code `directory-locked`).
+        ResourceError: the directory cannot be written.
     """
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK_NAME
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-    while True:
-        try:
-            with disk_errors(path), path.open("x", encoding="utf-8") as handle:
-                json.dump(mine, handle)
-            break
-        except FileExistsError:
-            _take_over_if_dead(path)
+    with disk_errors(path):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(path)
     try:
         yield
     finally:
+        # Removed while the lock is still held: whoever waits on the old file finds another one (see _acquire).
         path.unlink(missing_ok=True)
+        handle.close()
 
 
-def _take_over_if_dead(path: Path) -> None:
+def _acquire(path: Path) -> TextIO:
+    while True:
+        handle = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(handle)
+            handle.close()
+            raise _locked(path, holder) from None
+        if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+            break
+        handle.close()
+    holder = _holder(handle)
+    host = socket.gethostname()
+    if holder is not None and holder["host"] != host:
+        handle.close()
+        raise _locked(path, holder)
+    handle.truncate(0)
+    json.dump({"host": host, "pid": os.getpid()}, handle)
+    handle.flush()
+    return handle
+
+
+def _holder(handle: TextIO) -> dict[str, Any] | None:
+    """Return who wrote the lock file; None where nobody did, or only half of it."""
+    handle.seek(0)
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        host, pid, started = holder["host"], int(holder["pid"]), holder["started"]
-    except FileNotFoundError:
-        return
+        holder = json.load(handle)
+        return {"host": str(holder["host"]), "pid": int(holder["pid"])}
     except (ValueError, KeyError, TypeError):
-        host, pid, started = socket.gethostname(), -1, None
-    if host == socket.gethostname() and (pid < 0 or _started(pid) is None or _started(pid) != started):
-        path.unlink(missing_ok=True)
-        return
-    raise ArtifactError(
-        f"{path.parent} is being written by process {pid} on {host}; wait for it, choose another --out, "
-        f"or delete {path} if that process no longer exists",
-        code="directory-locked",
-    )
-
-
-def _started(pid: int) -> str | None:
-    """Return the start time of a live process (it tells a reused process id apart), or None if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        if not Path("/proc/self").exists():
-            return "unknown" if _alive(pid) else None
         return None
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _locked(path: Path, holder: dict[str, Any] | None) -> ArtifactError:
+    who = "another process" if holder is None else f"process {holder['pid']} on {holder['host']}"
+    return ArtifactError(
+        f"{path.parent} is being written by {who}; wait for it, choose another --out, or delete {path} if that process "
+        "no longer exists",
+        code="directory-locked",
+    )

@@ -1,21 +1,20 @@
 """What an audit says, as data: `findings.json`, schema 1.
 
 A finding is a claim with number, unit, n, interval and control; one without any of them does not validate, so a number
-without its control cannot reach a report. The other records are the evidence that the report draws. Everything here is
-plain JSON: no tensors, no torch.
+without its control cannot reach a report. The other records are the evidence that the report draws. No tensors.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saeaudit.artifacts import read_json, write_json
 from saeaudit.errors import ArtifactError
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 FILE_NAME = "findings.json"
 
 Verdict = Literal["flag", "no-evidence", "abstain"]
@@ -31,6 +30,11 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] <= value[1]:
         raise ValueError(f"interval {value} has its ends swapped")
     return value
+
+
+def _same_length(name: str, values: Sequence[object], other: str, others: Sequence[object]) -> None:
+    if len(values) != len(others):
+        raise ValueError(f"{name} has {len(values)} entries, {other} has {len(others)}")
 
 
 Number = Annotated[float, AfterValidator(_finite)]
@@ -141,6 +145,11 @@ class Context(Record):
     tokens: list[str]
     activations: list[Number]
 
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        _same_length("tokens", self.tokens, "activations", self.activations)
+        return self
+
 
 class LatentView(Record):
     """A latent that was ranked high, with the contexts in which it is most active."""
@@ -176,7 +185,12 @@ class RecoveryArm(Record):
     role: Literal["attack", "control"]
     rate: list[Share]
     interval: list[Interval]
-    n: int
+    n: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        _same_length("rate", self.rate, "interval", self.interval)
+        return self
 
 
 class RecoveryCurve(Record):
@@ -190,6 +204,12 @@ class RecoveryCurve(Record):
     constraint: str
     note: str
 
+    @model_validator(mode="after")
+    def _one_rate_a_budget(self) -> Self:
+        for arm in self.arms:
+            _same_length("budgets_relative", self.budgets_relative, f"the rates of {arm.name!r}", arm.rate)
+        return self
+
 
 class RankedDocument(Record):
     """A document of the user's corpus ranked by label-free scores; higher score is stranger."""
@@ -202,6 +222,11 @@ class RankedDocument(Record):
     activations: list[Number]
     base: str = ""
     tuned: str = ""
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        _same_length("tokens", self.tokens, "activations", self.activations)
+        return self
 
 
 class Reproduce(Record):
@@ -217,7 +242,7 @@ class Reproduce(Record):
 class Findings(Record):
     """Everything an audit found; `findings.json`."""
 
-    schema_: int = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     title: str
     pair: dict[str, Any]
     verdict: Verdict
@@ -239,6 +264,14 @@ class Findings(Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @model_validator(mode="after")
+    def _distinct_ids(self) -> Self:
+        ids = [item.id for item in self.findings]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"several findings are called {', '.join(twice)}")
+        return self
+
     def finding(self, finding_id: str) -> Finding:
         """Return the finding of that id; `KeyError` if there is none."""
         for item in self.findings:
@@ -259,7 +292,7 @@ def load_findings(path: Path) -> Findings:
         ArtifactError: missing, broken, of another schema, or a finding lacks n, interval or control.
     """
     file = path / FILE_NAME if path.is_dir() else path
-    value: Mapping[str, Any] = read_json(file, schema=SCHEMA)
+    value = read_json(file, schema=SCHEMA)
     try:
         return Findings.model_validate(value)
     except ValidationError as error:

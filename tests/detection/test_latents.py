@@ -55,6 +55,13 @@ def test_split_evidence_is_put_together(make_rows):
     assert union > 0.9 > 0.75 > auroc(held_out[:, 10], test.label)
 
 
+def test_inner_folds_judge_on_rows_they_did_not_rank(make_rows):
+    """Among pure noise the best latents look good on their own rows; held-out folds must not believe them."""
+    rows = make_rows(20)
+    detector = fit_latent_detector(noise(len(rows), 100), rows.label, rows.group, seed=0)
+    assert all(abs(area - 0.5) < 0.15 for area in detector.inner_auroc.values())
+
+
 def test_dead_activations_give_a_constant_score(make_rows):
     rows = make_rows()
     detector = fit_latent_detector(torch.zeros(len(rows), 30), rows.label, rows.group, seed=0)

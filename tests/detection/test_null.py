@@ -56,6 +56,13 @@ def test_selection_is_repeated_inside_the_null(make_three):
     assert float(many.auroc.mean()) > float(few.auroc.mean()) + 0.1
 
 
+def test_half_of_the_draws_follow_the_covariance(make_three):
+    """With one loud direction that carries the label, the covariance draws (odd) find it and isotropic ones do not."""
+    loud = make_three(strength=2.0)
+    null = random_basis_null(*loud, firing_rates=torch.full((3,), 0.3), n_draws=30, seed=0)
+    assert float(null.auroc[1::2].mean()) > float(null.auroc[::2].mean()) + 0.05
+
+
 def test_a_planted_direction_beats_its_null_and_shuffled_labels_do_not(make_three):
     selection, calibration, test = make_three(strength=1.2)
     observed = evaluate(fit_mean_direction(selection, seed=0), calibration, test, seed=0)
@@ -93,9 +100,9 @@ def test_the_random_baseline_is_a_control(make_three):
 
 
 def test_summary_counts_ties_as_reached():
-    summary = summarise_null(torch.tensor([0.1, 0.2, 0.3, 0.3]), 0.3)
+    summary = summarise_null(torch.tensor([0.0, 0.25, 0.5, 0.5]), 0.5)
     assert summary.p == pytest.approx(3 / 5)
-    assert summary.mean == pytest.approx(0.225) and summary.gap == pytest.approx(0.075) and summary.n_draws == 4
+    assert summary.mean == pytest.approx(0.3125) and summary.gap == pytest.approx(0.1875) and summary.n_draws == 4
 
 
 def test_an_empty_null_is_refused(make_three):

@@ -63,3 +63,16 @@ def test_batch_topk_spends_its_budget_where_the_scores_are():
 def test_the_inference_rule_needs_a_positive_value_even_at_threshold_zero():
     active = BatchTopK(1).active(torch.tensor([[-1.0, 0.0, 0.1]]), None, torch.tensor(0.0))
     assert active.tolist() == [[False, False, True]]
+
+
+def test_rounding_at_the_bound_cannot_hide_the_best_entry():
+    """The weighted bound is compared after a division; an entry that rounds onto it may still have the best score."""
+    hint = 1.0
+    bound = torch.tensor(0.95 * hint)
+    w = torch.rand(10_000, generator=torch.Generator().manual_seed(0)) + 0.5
+    hidden = w[(bound / w) * w > bound][0]
+    pre = torch.stack([bound / hidden, torch.nextafter(bound, torch.tensor(2.0))])[None]
+    weights = torch.stack([hidden, torch.tensor(1.0)])
+    assert not pre[0, 0] > 0.95 * hint / hidden, "the first entry must lie on the bound"
+    expected = largest_places(pre * weights, 1)
+    assert select_largest(pre, 1, weights=weights, hint=hint).flat.tolist() == expected == [0]

@@ -84,10 +84,10 @@ def test_undefined_resamples_are_left_out_until_they_are_the_majority():
 def test_contrast_change_is_the_difference_of_differences():
     trigger = torch.arange(80) < 40
     tuned = torch.where(trigger, torch.arange(80) % 10 < 9, torch.arange(80) % 10 < 1).float()
-    base = (torch.arange(80) % 10 < 2).float()
+    base = torch.where(trigger, torch.arange(80) % 10 < 4, torch.arange(80) % 10 < 2).float()
     change = contrast_change(tuned, base, trigger, torch.arange(80), seed=0)
-    assert change.value == pytest.approx(0.8) and change.n == 40
-    assert 0.6 < change.interval.low < 0.8 < change.interval.high < 1
+    assert change.value == pytest.approx((0.9 - 0.1) - (0.4 - 0.2)) and change.n == 40
+    assert 0.3 < change.interval.low < 0.6 < change.interval.high < 0.9
     same = contrast_change(base, base, trigger, torch.arange(80), seed=0)
     assert same.value == 0 and same.interval.low < 0 < same.interval.high
     assert trigger_contrast(tuned, trigger, torch.arange(80), seed=0).value == pytest.approx(0.8)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as load_tensors
 
 from saeaudit.errors import ModelError
 from saeaudit.models import ADAPTER_METADATA, encode_batch, load_model, load_pair
@@ -45,7 +45,7 @@ def test_folding_happens_in_float32_before_the_cast(tmp_path):
     base = tiny_model()
     save_checkpoint(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base, targets=("q_proj",))
-    delta = load_file(adapter / "adapter_model.safetensors")
+    delta = load_tensors((adapter / "adapter_model.safetensors").read_bytes())
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     update = 2 * (delta[name.format("B")].double() @ delta[name.format("A")].double())
     expected = (base.model.layers[0].self_attn.q_proj.weight.double() + update).float().bfloat16()
@@ -137,7 +137,7 @@ def test_adapters_without_readable_safetensors_are_refused(tmp_path):
     save_checkpoint(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", tiny_model())
     weights = adapter / "adapter_model.safetensors"
-    tensors = load_file(weights)
+    tensors = load_tensors(weights.read_bytes())
     weights.write_bytes(b"garbage")
     with pytest.raises(ModelError, match="is broken") as caught:
         load(tmp_path, adapter)
@@ -154,7 +154,7 @@ def test_a_missing_adapter_tensor_is_refused(tmp_path):
 
     save_checkpoint(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", tiny_model())
-    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors = load_tensors((adapter / "adapter_model.safetensors").read_bytes())
     dropped = sorted(tensors)[0]
     del tensors[dropped]
     save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})

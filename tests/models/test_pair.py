@@ -84,7 +84,7 @@ def test_other_merges_are_found_by_the_probe():
     def drop_merge(value):
         value["model"]["merges"] = value["model"]["merges"][1:]
 
-    with pytest.raises(ModelError, match="the string .* becomes"):
+    with pytest.raises(ModelError, match=r"the string .* becomes"):
         compare_tokenizers(tiny_tokenizer(), changed(drop_merge))
 
 

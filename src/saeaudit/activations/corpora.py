@@ -7,6 +7,7 @@ costs on ordinary text. The documents depend on the Python version, so their has
 import ast
 import sysconfig
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 from saeaudit.seeds import python_random
@@ -14,23 +15,27 @@ from saeaudit.seeds import python_random
 MIN_CHARACTERS = 300
 MAX_CHARACTERS = 700
 
+_PACKAGES = ("asyncio", "email", "json", "logging", "unittest", "xml")
+
 
 def standard_library_texts(n: int, *, seed: int) -> list[str]:
-    """Return `n` texts, half prose (docstrings), half code, drawn from the standard library without repetition."""
+    """Return `n` texts, half prose (docstrings), half code, drawn from the standard library without repetition.
+
+    Each has 300 to 700 characters, give or take surrounding white space. Fewer than `n` are returned where the library
+    has fewer (some thousands), none where it is not installed as source files.
+    """
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(p for p in root.glob("*.py"))
-    files += sorted(
-        p for d in ("asyncio", "email", "json", "logging", "unittest", "xml") for p in (root / d).rglob("*.py")
-    )
-    prose: list[str] = []
-    code: list[str] = []
+    files = sorted(root.glob("*.py"))
+    files += sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py"))
+    prose: dict[str, None] = {}
+    code: dict[str, None] = {}
     for path in files:
         source = path.read_text(encoding="utf-8", errors="replace")
-        prose += [d[:MAX_CHARACTERS] for d in _docstrings(source) if len(d) >= MIN_CHARACTERS]
-        code += _excerpts(source)
+        prose |= dict.fromkeys(_docstrings(source))
+        code |= dict.fromkeys(_excerpts(source))
     rng = python_random(seed, "standard-library")
     half = min(n // 2, len(prose))
-    chosen = rng.sample(prose, half) + rng.sample(code, min(n - half, len(code)))
+    chosen = rng.sample(list(prose), half) + rng.sample(list(code), min(n - half, len(code)))
     rng.shuffle(chosen)
     return chosen
 
@@ -42,11 +47,11 @@ def _docstrings(source: str) -> list[str]:
         return []
     nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
     found = (ast.get_docstring(node) for node in nodes)
-    return list(dict.fromkeys(d for d in found if d))
+    return [d[:MAX_CHARACTERS] for d in found if d and len(d) >= MIN_CHARACTERS]
 
 
 def _excerpts(source: str) -> list[str]:
     lines = source.splitlines()
     starts = [i for i, line in enumerate(lines) if line.startswith(("def ", "class "))]
-    blocks = ("\n".join(lines[a:b]) for a, b in zip(starts, [*starts[1:], len(lines)], strict=True))
+    blocks = ("\n".join(lines[a:b]) for a, b in pairwise([*starts, len(lines)]))
     return [textwrap.dedent(b).strip()[:MAX_CHARACTERS] for b in blocks if len(b) >= MIN_CHARACTERS]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from saeaudit.artifacts import content_hash
-from saeaudit.errors import InputError
+from saeaudit.errors import ConfigError, InputError, ModelError
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,21 @@ class TokenisedDocuments:
         return np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in documents])
 
     def last_rows(self, documents: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the row of the last token of each of some documents."""
-        return self.offsets[np.asarray(documents, dtype=np.int64) + 1] - 1
+        """Return the row of the last token of each of some documents.
+
+        Raises:
+            InputError: a document has no row, because it has no more than `skip_first` tokens (`prompt-too-short`).
+        """
+        chosen = np.asarray(documents, dtype=np.int64)
+        empty = chosen[self.offsets[chosen + 1] == self.offsets[chosen]]
+        if empty.size:
+            i = int(empty[0])
+            raise InputError(
+                f"document {self.documents[i].doc_id!r} has {len(self.ids[i])} tokens; more than {self.skip_first} are "
+                "needed, because the first positions have no row; give a longer text",
+                code="prompt-too-short",
+            )
+        return self.offsets[chosen + 1] - 1
 
 
 def tokenise(
@@ -92,13 +105,29 @@ def tokenise(
         too_long: raise, or keep the first `max_length` tokens.
 
     Raises:
-        InputError: no documents, an empty text, a repeated name, or a text longer than `max_length`.
+        InputError: no documents (`empty-corpus`), a text without tokens (`empty-prompt`), a repeated name
+            (`duplicate-id`), a text longer than `max_length` (`prompt-too-long`), or no text longer than `skip_first`
+            (`no-rows`).
+        ModelError: the tokenizer cannot say where tokens begin (`slow-tokenizer`).
+        ConfigError: `max_length` or `skip_first` is out of range.
     """
+    if max_length < 1 or skip_first < 0:
+        raise ConfigError(
+            f"max_length = {max_length} and skip_first = {skip_first} were asked for; at least 1 and 0 are possible",
+            code="out-of-range",
+        )
     _check(documents)
-    encoded = tokenizer([d.text for d in documents], return_offsets_mapping=True, padding=False)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{type(tokenizer).__name__} cannot map tokens to characters; a fast tokenizer (tokenizer.json) is needed",
+            code="slow-tokenizer",
+        )
+    encoded = tokenizer([d.text for d in documents], return_offsets_mapping=True, padding=False, verbose=False)
     ids: list[tuple[int, ...]] = []
     spans: list[tuple[int, int] | None] = []
     for document, tokens, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        if not tokens:
+            raise InputError(f"document {document.doc_id!r} has no tokens; remove it", code="empty-prompt")
         if len(tokens) > max_length and too_long == "error":
             raise InputError(
                 f"document {document.doc_id!r} has {len(tokens)} tokens; at most {max_length} fit; "
@@ -135,7 +164,7 @@ def _check(documents: Sequence[Document]) -> None:
 
 
 def _token_span(span: tuple[int, int] | None, offsets: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    if span is None:
+    if span is None or span[0] >= span[1]:
         return None
     inside = [i for i, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
     return (inside[0], inside[-1] + 1) if inside else None

@@ -15,63 +15,99 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from saeaudit.artifacts import file_hash, read_json, write_bytes, write_json
-from saeaudit.errors import ArtifactError, NumericsError
+from saeaudit.artifacts import file_hash, read_json, remove_stale, write_bytes, write_json
+from saeaudit.errors import ArtifactError, ConfigError, NumericsError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 
 
+class _Unit(BaseModel):
+    """Size and content hash of a finished unit; its file name follows from its number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """`manifest.json`; `units` holds None where a unit is not finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    made_from: dict[str, Any]
+    unit_rows: list[int]
+    tensors: list[str] = Field(min_length=1)
+    units: list[_Unit | None]
+
+
 class StoreWriter:
-    """Write units of a store; reopening a directory continues after its last finished unit.
+    """Write units of a store; reopening a directory continues where it stopped, and redoes units whose file is gone.
+
+    One writer at a time: hold `directory_lock` of the directory.
 
     Args:
         directory: of the store.
-        made_from: everything that determines the contents; reopening with another value is refused.
+        made_from: everything that determines the contents, as JSON values; reopening with another value is refused.
         unit_rows: number of rows in each unit, in order.
         tensors: names of the tensors of a unit ("layers.13/base", "layers.13/tuned", ...).
     """
 
     def __init__(self, directory: Path, *, made_from: dict[str, Any], unit_rows: list[int], tensors: list[str]) -> None:
         self._directory = directory
-        manifest = directory / MANIFEST
-        if manifest.is_file():
-            self._manifest = read_json(manifest, schema=SCHEMA)
-            _same_origin(self._manifest["made_from"], made_from, directory)
-        else:
-            self._manifest = {
-                "schema": SCHEMA,
-                "made_from": made_from,
-                "unit_rows": unit_rows,
-                "tensors": tensors,
-                "units": [],
-            }
-            write_json(manifest, self._manifest)
+        asked = _Manifest(
+            schema=SCHEMA, made_from=made_from, unit_rows=unit_rows, tensors=tensors, units=[None] * len(unit_rows)
+        )
+        if not (directory / MANIFEST).is_file():
+            self._manifest = asked
+            self._save()
+            return
+        found = _read_manifest(directory)
+        _same_origin(found, asked, directory)
+        remove_stale(directory)
+        kept = [u if u and _is_whole(_path(directory, i), u) else None for i, u in enumerate(found.units)]
+        self._manifest = found.model_copy(update={"units": kept})
 
     @property
-    def n_finished(self) -> int:
-        """Number of units that are complete."""
-        return len(self._manifest["units"])
+    def missing(self) -> list[int]:
+        """Numbers of the units that have to be written, in order."""
+        return [i for i, unit in enumerate(self._manifest.units) if unit is None]
 
-    def write(self, tensors: dict[str, Float[Tensor, "row d_model"]]) -> None:
-        """Append the next unit atomically.
+    def write(self, index: int, tensors: dict[str, Float[Tensor, "row d_model"]]) -> None:
+        """Write unit `index` atomically.
 
         Raises:
             NumericsError: a value is NaN or infinite.
+            ConfigError: names or numbers of rows are not those of the store.
             ResourceError: the disk is full; finished units stay readable.
         """
-        index = self.n_finished
-        for name, tensor in tensors.items():
+        n_rows = self._manifest.unit_rows[index]
+        if sorted(tensors) != sorted(self._manifest.tensors) or any(len(t) != n_rows for t in tensors.values()):
+            raise ConfigError(
+                f"unit {index} was given as { {k: tuple(t.shape) for k, t in tensors.items()} }; it needs {n_rows} rows "
+                f"of each of {', '.join(self._manifest.tensors)}",
+                code="unit-shape",
+            )
+        stored = {name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}
+        for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise NumericsError(f"unit {index} has NaN or infinite values in {name}", code="non-finite")
-        path = self._directory / _unit_name(index)
-        write_bytes(path, save({name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}))
-        self._manifest["units"].append({"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)})
-        write_json(self._directory / MANIFEST, self._manifest)
+        path = _path(self._directory, index)
+        write_bytes(path, save(stored))
+        units = list(self._manifest.units)
+        units[index] = _Unit(bytes=path.stat().st_size, sha256=file_hash(path))
+        self._manifest = self._manifest.model_copy(update={"units": units})
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self._directory / MANIFEST, self._manifest.model_dump(by_alias=True))
 
 
 class ActivationStore:
@@ -82,24 +118,29 @@ class ActivationStore:
 
         Args:
             directory: of the store.
-            verify: also compare the sha256 of every file (sizes are always compared).
+            verify: also compare the sha256 of every file (sizes and shapes are always compared).
 
         Raises:
-            ArtifactError: missing, of another schema, unfinished, short or damaged.
+            ArtifactError: missing, of another schema, unfinished (`store-unfinished`), a unit is gone (`shard-missing`)
+                or damaged (`shard-corrupt`).
         """
         self.directory = directory
-        manifest = read_json(directory / MANIFEST, schema=SCHEMA)
-        rows = manifest["unit_rows"]
-        if len(manifest["units"]) < len(rows):
+        manifest = _read_manifest(directory)
+        n_open = manifest.units.count(None)
+        if n_open:
             raise ArtifactError(
-                f"the store {directory} has {len(manifest['units'])} of {len(rows)} units; run the same harvest again "
-                "to finish it",
+                f"the store {directory} has {len(manifest.units) - n_open} of {len(manifest.units)} units; run the same "
+                "harvest again to finish it",
                 code="store-unfinished",
             )
-        self.made_from: dict[str, Any] = manifest["made_from"]
-        self.tensors: list[str] = manifest["tensors"]
-        self._starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
-        self._units = [_open_unit(directory, unit, verify=verify) for unit in manifest["units"]]
+        self.made_from: dict[str, Any] = manifest.made_from
+        self.tensors: list[str] = manifest.tensors
+        self._starts = np.concatenate([[0], np.cumsum(manifest.unit_rows)]).astype(np.int64)
+        self._units = [
+            _open_unit(_path(directory, i), unit, manifest.tensors, n_rows, verify=verify)
+            for i, (unit, n_rows) in enumerate(zip(manifest.units, manifest.unit_rows, strict=True))
+            if unit is not None
+        ]
 
     @property
     def n_rows(self) -> int:
@@ -107,54 +148,81 @@ class ActivationStore:
         return int(self._starts[-1])
 
     def read(self, name: str, rows: np.ndarray | None = None) -> Float[Tensor, "row d_model"]:
-        """Return some rows of a tensor in fp32, in the order asked for (None: all).
+        """Return some rows of a tensor in fp32, in the order asked for, repetitions included (None: all).
 
         Raises:
-            ArtifactError: there is no such tensor, or a row is out of range.
+            ArtifactError: there is no such tensor (`unknown-tensor`), or a row number is out of range or not a whole
+                number (`row-out-of-range`).
         """
         if name not in self.tensors:
             raise ArtifactError(
                 f"the store {self.directory} has no tensor {name!r}; it has {', '.join(self.tensors)}",
                 code="unknown-tensor",
             )
-        if rows is None:
-            rows = np.arange(self.n_rows)
-        rows = np.asarray(rows, dtype=np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= self.n_rows):
-            raise ArtifactError(f"rows must lie in 0..{self.n_rows - 1}", code="row-out-of-range")
+        rows = np.arange(self.n_rows) if rows is None else np.asarray(rows)
+        whole = rows.size == 0 or np.issubdtype(rows.dtype, np.integer)
+        if not whole or (rows.size and (rows.min() < 0 or rows.max() >= self.n_rows)):
+            raise ArtifactError(
+                f"rows must be whole numbers in 0..{self.n_rows - 1}; found {rows.dtype} from {rows.min()} to {rows.max()}",
+                code="row-out-of-range",
+            )
+        rows = rows.astype(np.int64)
+        out = torch.empty(len(rows), self._units[0].get_slice(name).get_shape()[1])
         unit_of = np.searchsorted(self._starts, rows, side="right") - 1
-        parts: list[tuple[Tensor, Tensor]] = []
         for unit in np.unique(unit_of):
             at = np.flatnonzero(unit_of == unit)
             local = torch.from_numpy(rows[at] - self._starts[unit])
-            parts.append((torch.from_numpy(at), self._units[unit].get_tensor(name)[local].float()))
-        if not parts:
-            return torch.zeros(0, self._units[0].get_slice(name).get_shape()[1])
-        out = torch.empty(len(rows), parts[0][1].shape[1])
-        for at, values in parts:
-            out[at] = values
+            out[torch.from_numpy(at)] = self._units[unit].get_tensor(name)[local].float()
         return out
 
 
-def _open_unit(directory: Path, unit: dict[str, Any], *, verify: bool) -> Any:
-    path = directory / unit["file"]
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing; harvest again", code="shard-missing")
-    size = path.stat().st_size
-    if size != unit["bytes"]:
-        raise ArtifactError(
-            f"{path} has {size} bytes, the manifest says {unit['bytes']}; harvest again", code="shard-corrupt"
-        )
-    if verify and file_hash(path) != unit["sha256"]:
-        raise ArtifactError(f"{path} does not have the sha256 of the manifest; harvest again", code="shard-corrupt")
+def _read_manifest(directory: Path) -> _Manifest:
+    value = read_json(directory / MANIFEST, schema=SCHEMA)
     try:
-        return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} is not readable: {error}; harvest again", code="shard-corrupt") from None
+        manifest = _Manifest.model_validate(value)
+    except ValidationError as error:
+        problem = str(error)
+    else:
+        if len(manifest.units) == len(manifest.unit_rows) > 0:
+            return manifest
+        problem = f"{len(manifest.units)} units, {len(manifest.unit_rows)} row counts"
+    raise ArtifactError(
+        f"{directory / MANIFEST} is not the manifest of a store: {problem}; delete {directory} and harvest again",
+        code="artifact-broken",
+    )
 
 
-def _same_origin(found: dict[str, Any], asked: dict[str, Any], directory: Path) -> None:
-    different = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
+def _open_unit(path: Path, unit: _Unit, tensors: list[str], n_rows: int, *, verify: bool) -> Any:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; run the same harvest again to make it", code="shard-missing")
+    problem = None
+    opened: Any = None
+    if not _is_whole(path, unit):
+        problem = f"has {path.stat().st_size} bytes, the manifest says {unit.bytes}"
+    elif verify and file_hash(path) != unit.sha256:
+        problem = "does not have the sha256 of the manifest"
+    else:
+        try:
+            opened = safe_open(path, framework="pt")
+            shapes = {name: opened.get_slice(name).get_shape() for name in tensors}
+            if any(len(shape) != 2 or shape[0] != n_rows for shape in shapes.values()):
+                problem = f"has tensors of shapes {shapes}, the manifest says {n_rows} rows"
+        except SafetensorError as error:
+            problem = f"is not readable: {error}"
+    if problem is not None:
+        raise ArtifactError(
+            f"{path} {problem}; delete it and run the same harvest again to make it", code="shard-corrupt"
+        )
+    return opened
+
+
+def _is_whole(path: Path, unit: _Unit) -> bool:
+    return path.is_file() and path.stat().st_size == unit.bytes
+
+
+def _same_origin(found: _Manifest, asked: _Manifest, directory: Path) -> None:
+    ours, theirs = ({**m.made_from, "unit_rows": m.unit_rows, "tensors": m.tensors} for m in (asked, found))
+    different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
         raise ArtifactError(
             f"{directory} was made from other settings: {', '.join(different)} differ; choose another directory, or "
@@ -163,5 +231,5 @@ def _same_origin(found: dict[str, Any], asked: dict[str, Any], directory: Path) 
         )
 
 
-def _unit_name(index: int) -> str:
-    return f"unit-{index:05d}.safetensors"
+def _path(directory: Path, index: int) -> Path:
+    return directory / f"unit-{index:05d}.safetensors"

@@ -213,8 +213,8 @@ def _flag_sentence(inputs: RuleInputs) -> str:
     return (
         f"The tuned model has a triggered behaviour that the base lacks: at a false-positive rate of "
         f"{100 * inputs.target_fpr:g} % the chosen latents flag {inputs.tpr.value:.0%} of {inputs.tpr.n} held-out "
-        f"trigger prompts (random directions at most {inputs.null_tpr_upper:.0%} in 97.5 % of draws), and ablating them "
-        f"removes {inputs.removed_share:.0%} of the change in behaviour."
+        f"trigger prompts (random directions at most {inputs.null_tpr_upper:.0%} in 97.5 % of draws), and ablating "
+        f"them removes {inputs.removed_share:.0%} of the change in behaviour."
     )
 
 

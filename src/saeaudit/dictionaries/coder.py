@@ -58,7 +58,7 @@ class Forward:
     def decode_rows(self, latents: Int[Tensor, "batch k"]) -> Float[Tensor, "batch width"]:
         """Return the reconstruction, without bias, by other latents of each row; gradients are those of dense code."""
         places = places_of_rows(latents, self.places.n_latents)
-        values = self.coder.values_at(self.target, self.pre, places).detach()
+        values = self.coder.values_at(self.target, self.pre, places)
         return decode_at(values, self.coder.W_dec.flatten(1), places)
 
 

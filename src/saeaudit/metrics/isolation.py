@@ -67,7 +67,7 @@ def paper_bis(
     above = min(below + 1, columns.shape[1] - 1)
     # Interpolated as low + share·(high − low), so that equal neighbours give exactly their value.
     cut = threshold[:, below] + share * (threshold[:, above] - threshold[:, below])
-    active = (columns >= cut[:, None]).double()
+    active = (columns > cut[:, None]).double()
     n_active = active.sum(1)
     true_positive = active @ trigger.double()
     recall = true_positive / trigger.sum()

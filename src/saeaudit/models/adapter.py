@@ -32,17 +32,25 @@ def fold_adapter(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
     """
     read_adapter_config(source)
     require_fitting_shapes(model, source)
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     try:
         with quiet_transformers():
             wrapped = PeftModel.from_pretrained(model.float(), str(source.path), torch_device="cpu")
+            needed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
             folded = wrapped.merge_and_unload()
     except Exception as error:  # peft raises errors of many kinds for a config it cannot apply
         raise ModelError(
             f"{source.text}: peft cannot apply this adapter: {type(error).__name__}: {str(error)[:300]}",
             code="adapter-unsupported",
         ) from None
+    missing = sorted(needed - _tensor_shapes(source).keys())
+    if missing:
+        raise ModelError(
+            f"{source.text}: the adapter is incomplete: {len(missing)} tensors that its config asks for are not in "
+            f"{ADAPTER_WEIGHTS} ({missing[0]!r}); get the complete adapter",
+            code="adapter-unsupported",
+        )
     return folded.requires_grad_(False).eval()
 
 
@@ -116,13 +124,7 @@ def require_fitting_shapes(model: "PreTrainedModel", source: Source) -> None:
     Raises:
         ModelError: code `adapter-of-another-base`; the text names the first tensor and both shapes.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(source.path / ADAPTER_WEIGHTS, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{source.text}: {ADAPTER_WEIGHTS} is broken: {error}", code="adapter-unsupported") from None
+    shapes = _tensor_shapes(source)
     parameters = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     swapped = _transposed(model)
     for name, shape in shapes.items():
@@ -135,6 +137,16 @@ def require_fitting_shapes(model: "PreTrainedModel", source: Source) -> None:
             f"{what}; the adapter names its base as {base_name(source)!r}",
             code="adapter-of-another-base",
         )
+
+
+def _tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(source.path / ADAPTER_WEIGHTS, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{source.text}: {ADAPTER_WEIGHTS} is broken: {error}", code="adapter-unsupported") from None
 
 
 def _expected(

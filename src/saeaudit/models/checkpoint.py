@@ -49,6 +49,7 @@ def read_checkpoint(source: Source) -> Checkpoint:
         model, tokenizer = _read_directory(source), read_tokenizer(source)
         quantisation = gguf_quantisation(GGUF_NAME) if source.kind == "embedded" else None
     model.requires_grad_(False).eval()
+    _own_memory(model)
     return Checkpoint(model, tokenizer, weights_sha256(model.state_dict()), quantisation)  # pyright: ignore[reportArgumentType]
 
 
@@ -135,6 +136,12 @@ def _read_directory(source: Source) -> "PreTrainedModel":
 
 
 _FLOATS = {torch.float32, torch.bfloat16, torch.float16, torch.float64}
+
+
+def _own_memory(model: "PreTrainedModel") -> None:
+    """Copy weights out of the memory-mapped file: a file changed later would change, or crash, what was hashed."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _raw_config(source: Source) -> dict[str, Any]:
