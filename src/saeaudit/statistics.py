@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saeaudit.errors import NumericsError
 
-# Below this share of the mean a deviation is rounding of the fp64 state: fp32 activations that vary at all do so by 1e-8.
+# A deviation below this share of the mean is rounding of the fp64 state: fp32 values that vary do so by 1e-8.
 _ROUNDING = 1e-13
 
 

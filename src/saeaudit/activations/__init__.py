@@ -1,8 +1,8 @@
-"""Activations of model pairs: documents, harvest, store, exemplars."""
+"""Activations of model pairs: documents, harvest, store, neutral text."""
 
 from saeaudit.activations.corpora import standard_library_texts
 from saeaudit.activations.documents import Document, TokenisedDocuments, tokenise
-from saeaudit.activations.harvest import BASE, HarvestConfig, delta_snr, harvest, pad_right, probe_deltas, tensor_name
+from saeaudit.activations.harvest import BASE, HarvestConfig, delta_snr, harvest, probe_deltas, tensor_name
 from saeaudit.activations.store import ActivationStore, StoreWriter
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "TokenisedDocuments",
     "delta_snr",
     "harvest",
-    "pad_right",
     "probe_deltas",
     "standard_library_texts",
     "tensor_name",

@@ -117,12 +117,7 @@ def tokenise(
             code="out-of-range",
         )
     _check(documents)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{type(tokenizer).__name__} cannot map tokens to characters; a fast tokenizer (tokenizer.json) is needed",
-            code="slow-tokenizer",
-        )
-    encoded = tokenizer([d.text for d in documents], return_offsets_mapping=True, padding=False, verbose=False)
+    encoded = _encode(tokenizer, documents)
     ids: list[tuple[int, ...]] = []
     spans: list[tuple[int, int] | None] = []
     for document, tokens, offsets in zip(documents, encoded["input_ids"], encoded["offset_mapping"], strict=True):
@@ -149,6 +144,15 @@ def tokenise(
         skip_first,
         tuple(spans),
     )
+
+
+def _encode(tokenizer: Any, documents: Sequence[Document]) -> Any:
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{type(tokenizer).__name__} cannot map tokens to characters; a fast tokenizer (tokenizer.json) is needed",
+            code="slow-tokenizer",
+        )
+    return tokenizer([d.text for d in documents], return_offsets_mapping=True, padding=False, verbose=False)
 
 
 def _check(documents: Sequence[Document]) -> None:

@@ -6,13 +6,15 @@
    never computes the final norm or the output head. One base pass serves any number of tuned models.
 3. Rows are scattered to their place in document order, so packing is invisible in the store.
 
-Precision: GEMMs in bf16 where the CPU or GPU has fast bf16, the residual stream, norms and the difference in fp32 (the
-`mixed` setting of `saeaudit.models.precision`). A probe compares the differences with a full fp32 run and reports their
+Precision: GEMMs in bf16 where the CPU or GPU has fast bf16, the residual stream, norms and the difference in fp32 (see
+`saeaudit.models.mixed`). A probe compares the differences with a full fp32 run and reports their
 ratio to the noise, `delta_snr`: differences are small, and pure bf16 would drown the smallest.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +24,10 @@ from torch import Tensor
 
 from saeaudit.activations.documents import TokenisedDocuments
 from saeaudit.activations.store import ActivationStore, StoreWriter
-from saeaudit.errors import NumericsError
-from saeaudit.models import Capture, LoadedModel, run_blocks
-from saeaudit.models.sites import resolve_site
+from saeaudit.artifacts import directory_lock
+from saeaudit.errors import ConfigError, NumericsError
+from saeaudit.models import Capture, LoadedModel, pad_rows, resolve_site, run_blocks
+from saeaudit.models.mixed import is_mixed
 
 BASE = "base"
 
@@ -57,44 +60,75 @@ def harvest(
     Args:
         models: side name to model; "base" is required.
         documents: tokenised once, with the base's tokenizer.
-        sites: such as `["layers.13", "layers.17"]`.
+        sites: such as `["layers.13", "layers.17"]`; distinct, at least one.
         config: sizes.
-        out: directory of the store; an unfinished harvest of the same inputs is continued.
+        out: directory of the store; an unfinished harvest of the same inputs is continued, lost units are made again.
         progress: called with (documents done, documents) after each batch.
 
     Raises:
+        ConfigError: no base, no sites, or a site twice.
         ModelError: unknown site.
         NumericsError: NaN or infinite activations; the text names site, document and position.
-        ArtifactError: `out` holds a store made from something else.
+        ArtifactError: `out` holds a store made from something else, or another process writes it.
         ResourceError: the disk is full; finished units are kept.
     """
     config = config or HarvestConfig()
-    sides = [BASE, *[s for s in models if s != BASE]]
+    plan = _plan(models, sites)
     units = _units(documents, config.unit_rows)
-    depth = 1 + max(resolve_site(models[BASE].model, site).index for site in sites)
-    names = [tensor_name(site, side) for site in sites for side in sides]
+    unit_rows = [int(documents.offsets[u.stop] - documents.offsets[u.start]) for u in units]
     made_from = {
         "documents": documents.fingerprint(),
         "sites": list(sites),
-        "models": {side: models[side].card.as_dict() for side in sides},
-        "unit_rows": config.unit_rows,
+        "models": {side: _identity(models[side]) for side in plan.sides},
     }
-    unit_rows = [int(documents.offsets[u.stop] - documents.offsets[u.start]) for u in units]
-    writer = StoreWriter(out, made_from=made_from, unit_rows=unit_rows, tensors=names)
-    done = sum(len(u) for u in units[: writer.n_finished])
-    for unit, n_rows in list(zip(units, unit_rows, strict=True))[writer.n_finished :]:
-        buffers = {name: torch.empty(n_rows, models[BASE].card.d_model) for name in names}
-        first_row = int(documents.offsets[unit.start])
-        for batch in _batches(documents, unit, config.batch_tokens):
-            _fill(models, sides, documents, batch, sites, depth, buffers, first_row)
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(documents.documents))
-        writer.write(buffers)
+    with directory_lock(out):
+        writer = StoreWriter(out, made_from=made_from, unit_rows=unit_rows, tensors=plan.tensors)
+        missing = writer.missing
+        done = len(documents.documents) - sum(len(units[k]) for k in missing)
+        for k in missing:
+            buffers = {name: torch.empty(unit_rows[k], models[BASE].card.d_model) for name in plan.tensors}
+            for batch in _batches(documents, units[k], config.batch_tokens):
+                _fill(plan, documents, batch, buffers, int(documents.offsets[units[k].start]))
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(documents.documents))
+            writer.write(k, buffers)
     return ActivationStore(out)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What one pass computes: models by side, base first; sites; how many blocks to run."""
+
+    models: Mapping[str, LoadedModel]
+    sides: tuple[str, ...]
+    sites: tuple[str, ...]
+    depth: int
+
+    @property
+    def tensors(self) -> list[str]:
+        return [tensor_name(site, side) for site in self.sites for side in self.sides]
+
+
+def _plan(models: Mapping[str, LoadedModel], sites: Sequence[str]) -> _Plan:
+    if BASE not in models or not sites or len(set(sites)) != len(sites):
+        raise ConfigError(
+            f"a harvest needs a model called {BASE!r} and distinct sites; found models {', '.join(models) or 'none'}, "
+            f"sites {', '.join(sites) or 'none'}",
+            code="harvest-inputs",
+        )
+    depth = 1 + max(resolve_site(models[BASE].model, site).index for site in sites)
+    return _Plan(models, (BASE, *(side for side in models if side != BASE)), tuple(sites), depth)
+
+
+def _identity(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what the numbers of a model depend on; where its files lie is not part of it."""
+    precision = "mixed" if is_mixed(loaded.model) else str(loaded.model.dtype).removeprefix("torch.")
+    return {"weights_sha256": loaded.card.weights_sha256, "precision": precision}
+
+
 def _units(documents: TokenisedDocuments, unit_rows: int) -> list[range]:
+    """Cut the documents into runs of at most `unit_rows` rows; a longer document is a unit of its own."""
     units, start = [], 0
     n = len(documents.documents)
     while start < n:
@@ -118,44 +152,35 @@ def _batches(documents: TokenisedDocuments, unit: range, batch_tokens: int) -> I
 
 
 def _fill(
-    models: Mapping[str, LoadedModel],
-    sides: Sequence[str],
-    documents: TokenisedDocuments,
-    batch: Sequence[int],
-    sites: Sequence[str],
-    depth: int,
-    buffers: dict[str, Tensor],
-    first_row: int,
+    plan: _Plan, documents: TokenisedDocuments, batch: Sequence[int], buffers: dict[str, Tensor], first_row: int
 ) -> None:
-    ids, mask = pad_right([documents.ids[i] for i in batch])
+    """Write the rows of a batch of documents to their places in the buffers of a unit."""
+    for site, side, values in _paired(plan, [documents.ids[i] for i in batch]):
+        target = buffers[tensor_name(site, side)]
+        for k, i in enumerate(batch):
+            start = int(documents.offsets[i]) - first_row
+            rows = values[k, documents.skip_first : len(documents.ids[i])]
+            if not bool(torch.isfinite(rows).all()):
+                _report_non_finite(rows, site, side, documents, i)
+            target[start : start + len(rows)] = rows
+
+
+@torch.no_grad()
+def _paired(plan: _Plan, ids: Sequence[Sequence[int]]) -> list[tuple[str, str, Float[Tensor, "batch pos d_model"]]]:
+    """Return (site, side, residual of the base or difference to it), fp32 on the CPU, for texts run as one batch."""
+    tokens, mask = pad_rows(ids, pad_id=0)
     residuals: dict[str, Tensor] = {}
-    for side in sides:
-        model = models[side].model
-        with Capture(model, sites) as captured:
-            run_blocks(model, ids, mask, depth)
-        for site in sites:
-            h = captured.values[site].float()
+    found = []
+    for side in plan.sides:
+        model = plan.models[side].model
+        with Capture(model, plan.sites) as captured:
+            run_blocks(model, tokens.to(model.device), mask.to(model.device), plan.depth)
+        for site in plan.sites:
+            h = captured.values[site].to("cpu", torch.float32)
             if side == BASE:
                 residuals[site] = h
-            values = h if side == BASE else h - residuals[site]
-            target = buffers[tensor_name(site, side)]
-            for k, i in enumerate(batch):
-                start = int(documents.offsets[i]) - first_row
-                rows = values[k, documents.skip_first : len(documents.ids[i])]
-                if not bool(torch.isfinite(rows).all()):
-                    _report_non_finite(rows, site, side, documents, i)
-                target[start : start + len(rows)] = rows
-
-
-def pad_right(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return (token ids, attention mask), both "batch pos"; the padding id is 0 and always masked."""
-    width = max(len(i) for i in ids)
-    tokens = torch.zeros(len(ids), width, dtype=torch.long)
-    mask = torch.zeros(len(ids), width, dtype=torch.long)
-    for k, row in enumerate(ids):
-        tokens[k, : len(row)] = torch.tensor(row)
-        mask[k, : len(row)] = 1
-    return tokens, mask
+            found.append((site, side, h if side == BASE else h - residuals[site]))
+    return found
 
 
 def _report_non_finite(
@@ -164,7 +189,8 @@ def _report_non_finite(
     position = int((~torch.isfinite(rows)).any(1).nonzero()[0]) + documents.skip_first
     raise NumericsError(
         f"activations at {site} of the {side} model are NaN or infinite in document "
-        f"{documents.documents[document].doc_id!r} at token {position}; try --set dtype=float32, or check the weights",
+        f"{documents.documents[document].doc_id!r} at token {position}; try --set precision=float32, or check the "
+        "weights",
         code="non-finite",
     )
 
@@ -173,32 +199,25 @@ def probe_deltas(
     models: Mapping[str, LoadedModel], documents: TokenisedDocuments, sites: Sequence[str], *, n_documents: int = 8
 ) -> dict[str, Float[Tensor, "row d_model"]]:
     """Return the differences of a few documents, without a store; keys as in `tensor_name`."""
-    depth = 1 + max(resolve_site(models[BASE].model, site).index for site in sites)
+    plan = _plan(models, sites)
     chosen = np.linspace(0, len(documents.documents) - 1, min(n_documents, len(documents.documents))).astype(int)
     out: dict[str, list[Tensor]] = {}
     for i in chosen:
-        ids, mask = pad_right([documents.ids[i]])
-        residuals: dict[str, Tensor] = {}
-        for side in [BASE, *[s for s in models if s != BASE]]:
-            with Capture(models[side].model, sites) as captured:
-                run_blocks(models[side].model, ids, mask, depth)
-            for site in sites:
-                h = captured.values[site][0, documents.skip_first :].float()
-                if side == BASE:
-                    residuals[site] = h
-                else:
-                    out.setdefault(tensor_name(site, side), []).append(h - residuals[site])
+        for site, side, values in _paired(plan, [documents.ids[i]]):
+            if side != BASE:
+                out.setdefault(tensor_name(site, side), []).append(values[0, documents.skip_first :])
     return {name: torch.cat(parts) for name, parts in out.items()}
 
 
 def delta_snr(exact: Mapping[str, Tensor], fast: Mapping[str, Tensor]) -> dict[str, float]:
     """Return RMS(difference) / RMS(change of the difference by reduced precision), per tensor; higher is better.
 
-    Below 10 the reduced precision is worth a warning, below 3 it must not be used. Identical models give infinity.
+    Below 10 the reduced precision is worth a warning, below 3 it must not be used. Identical models give infinity:
+    nothing is lost where there is no difference and no noise.
     """
     out = {}
     for name, reference in exact.items():
-        noise = (fast[name] - reference).square().mean().sqrt().item()
-        signal = reference.square().mean().sqrt().item()
+        noise = (fast[name] - reference).double().square().mean().sqrt().item()
+        signal = reference.double().square().mean().sqrt().item()
         out[name] = signal / noise if noise > 0 else float("inf")
     return out

@@ -91,8 +91,8 @@ class StoreWriter:
         n_rows = self._manifest.unit_rows[index]
         if sorted(tensors) != sorted(self._manifest.tensors) or any(len(t) != n_rows for t in tensors.values()):
             raise ConfigError(
-                f"unit {index} was given as { {k: tuple(t.shape) for k, t in tensors.items()} }; it needs {n_rows} rows "
-                f"of each of {', '.join(self._manifest.tensors)}",
+                f"unit {index} needs {n_rows} rows of each of {', '.join(self._manifest.tensors)}; found "
+                f"{', '.join(f'{name} {tuple(t.shape)}' for name, t in tensors.items())}",
                 code="unit-shape",
             )
         stored = {name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}
@@ -129,8 +129,8 @@ class ActivationStore:
         n_open = manifest.units.count(None)
         if n_open:
             raise ArtifactError(
-                f"the store {directory} has {len(manifest.units) - n_open} of {len(manifest.units)} units; run the same "
-                "harvest again to finish it",
+                f"the store {directory} has {len(manifest.units) - n_open} of {len(manifest.units)} units; run the "
+                "same harvest again to finish it",
                 code="store-unfinished",
             )
         self.made_from: dict[str, Any] = manifest.made_from
@@ -163,7 +163,8 @@ class ActivationStore:
         whole = rows.size == 0 or np.issubdtype(rows.dtype, np.integer)
         if not whole or (rows.size and (rows.min() < 0 or rows.max() >= self.n_rows)):
             raise ArtifactError(
-                f"rows must be whole numbers in 0..{self.n_rows - 1}; found {rows.dtype} from {rows.min()} to {rows.max()}",
+                f"rows must be whole numbers in 0..{self.n_rows - 1}; found {rows.dtype} from {rows.min()} to "
+                f"{rows.max()}",
                 code="row-out-of-range",
             )
         rows = rows.astype(np.int64)

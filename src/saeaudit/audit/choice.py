@@ -1,52 +1,73 @@
-"""Stage: choose layer and latents on the selection prompts, by what holding them does.
+"""Stage: choose where to read and what to hold, on the selection prompts only.
 
-At every site the Diff-SAE's latents are ranked by the AUROC of their activation at the last prompt token. The best 1, 4,
-16, ... of them are then held at zero, and the tuned model is asked how likely it still finds its own answers: a good
-choice makes the answers to trigger prompts unlikely and leaves the answers to benign prompts alone. Ranking alone would
-not do: a latent can tell that the trigger is there without having anything to do with what follows.
+- What to hold. Latents of all sites are ranked by how much they carry the tuned model's own answers on trigger prompts
+  beyond what they carry on benign ones (`attribution`). The best 4, 16, 64, ... of each site are then really held at
+  zero, and the choice is the set that changes most trigger answers and fewest benign ones; the smallest set among equals.
+  Ranking by how well a latent *tells* trigger from benign would not do: on the phrase organism the 64 best such latents
+  left every answer as it was, the 64 best by attribution changed all of them.
+- Where to read. The site whose latents, ranked by AUROC at the last prompt token, tell trigger from benign best.
 """
 
 import torch
 
 from saeaudit.audit.session import Session, all_latents
 from saeaudit.audit.stages import Record
-from saeaudit.detection import Role, select_latents
+from saeaudit.detection import Role, fit_latent_detector, select_latents
+from saeaudit.detection.attribution import attribute_latents
 from saeaudit.detection.continuations import continue_plain, score_answers
 from saeaudit.errors import EvidenceError
+from saeaudit.seeds import derive
 
 N_RANKED = 64
-N_ANSWER_TOKENS = 10
+N_ANSWER_TOKENS = 12
+EQUAL = 0.05
 
 
 class Candidate(Record):
-    """A set of latents held on selection prompts; drops in nats a token of the model's own answers."""
+    """A set of latents that was held on selection prompts.
+
+    Attributes:
+        changed_trigger: share of trigger prompts whose answer greedy decoding leaves under the hold.
+        changed_benign: the same for benign prompts.
+        drop_trigger: mean fall of the answers' log-probability, nats an answer.
+        drop_benign: the same for benign prompts.
+    """
 
     site: str
     latents: list[int]
-    auroc: float
+    changed_trigger: float
+    changed_benign: float
     drop_trigger: float
     drop_benign: float
 
     @property
     def value(self) -> float:
-        """What the choice maximises: the drop on trigger prompts beyond that on benign ones."""
-        return self.drop_trigger - max(0.0, self.drop_benign)
+        """What the choice maximises."""
+        return self.changed_trigger - self.changed_benign
 
 
 class Ranking(Record):
-    """Latents of one site, best first, with AUROC and share of selection prompts on which each fires."""
+    """How well a site's latents tell trigger from benign at the last prompt token, best first."""
 
     site: str
     latents: list[int]
     auroc: list[float]
     firing_rate: list[float]
+    inner_auroc: float
 
 
 class ChoiceRecord(Record):
-    """The choice and everything it was made from."""
+    """The choices and everything they were made from.
+
+    Attributes:
+        site: where latents are held.
+        latents: the held latents, most important first.
+        read_site: where the detector reads.
+    """
 
     site: str
     latents: list[int]
+    read_site: str
     candidates: list[Candidate]
     rankings: list[Ranking]
 
@@ -59,7 +80,11 @@ def choice_stage(session: Session) -> ChoiceRecord:
     """Choose once; the record is reused."""
     sizes = session.config.behaviour
     inputs = session.identity(
-        "choice", session.config.dictionary.model_dump(), sizes.n_choice_prompts, list(sizes.clamp_counts)
+        "choice",
+        session.config.dictionary.model_dump(),
+        sizes.n_choice_prompts,
+        list(sizes.clamp_counts),
+        list(session.config.detection.latent_counts),
     )
     return session.stages.run("choice", inputs, ChoiceRecord, lambda: _choose(session))
 
@@ -72,49 +97,74 @@ def sample(session: Session, role: Role, n: int) -> tuple[list[int], list[int]]:
 
 
 def _choose(session: Session) -> ChoiceRecord:
+    candidates = _candidates(session)
+    best = max(c.value for c in candidates)
+    near = [c for c in candidates if c.value >= best - EQUAL]
+    held = min(near, key=lambda c: (len(c.latents), -c.value, -c.drop_trigger))
+    rankings = [_ranking(session, site) for site in session.sites]
+    read = max(rankings, key=lambda r: (r.inner_auroc, r.auroc[0]))
+    return ChoiceRecord(
+        site=held.site, latents=held.latents, read_site=read.site, candidates=candidates, rankings=rankings
+    )
+
+
+def _candidates(session: Session) -> list[Candidate]:
     sizes = session.config.behaviour
     trigger, benign = sample(session, "selection", sizes.n_choice_prompts)
     prompts = [session.data.prompts[i].text for i in trigger + benign]
     answers = [g.token_ids for g in continue_plain(session.pair.tuned, prompts, n_new=N_ANSWER_TOKENS)]
     usable = [i for i, a in enumerate(answers) if a]
     n_trigger = sum(i < len(trigger) for i in usable)
-    if n_trigger == 0 or n_trigger == len(usable):
+    if n_trigger in (0, len(usable)):
         raise EvidenceError(
-            "the tuned model answers nothing to all trigger (or all benign) selection prompts, so no clamp can be "
+            "the tuned model answers nothing to all trigger (or all benign) selection prompts, so no hold can be "
             "measured; give prompts that it continues",
             code="no-answers",
         )
-    rankings, candidates = [], []
+    prompts, answers = [prompts[i] for i in usable], [answers[i] for i in usable]
+    folded = {site: session.dictionary(site).fold() for site in session.sites}
+    carried = attribute_latents(session.pair, folded, prompts, answers)
+    candidates = []
     for k, site in enumerate(session.sites):
-        dictionary = session.dictionary(site)
-        rows = session.rows(site, "selection")
-        ranked = select_latents(dictionary.activations(rows.delta, all_latents(dictionary)), rows.label, n=N_RANKED)
-        rankings.append(
-            Ranking(
-                site=site,
-                latents=ranked.latents,
-                auroc=ranked.auroc.tolist(),
-                firing_rate=ranked.firing_rate.tolist(),
-            )
-        )
-        counts = [q for q in sizes.clamp_counts if q <= len(ranked.latents)]
-        folded = dictionary.fold()
-        edits = [session.edit(folded, site, tuple(ranked.latents[:q])) for q in counts]
-        scored = score_answers(session.pair, edits, [prompts[i] for i in usable], [answers[i] for i in usable])
-        for q, scores in zip(counts, scored, strict=True):
-            drop = scores.free - scores.clamped
+        importance = carried[site][:n_trigger].mean(0) - carried[site][n_trigger:].mean(0).abs()
+        order = importance.argsort(descending=True, stable=True).tolist()
+        sets = [order[:q] for q in sizes.clamp_counts if q < len(order)]
+        edits = [session.edit(folded[site], site, tuple(latents)) for latents in sets]
+        for latents, scores in zip(sets, score_answers(session.pair, edits, prompts, answers), strict=True):
             candidates.append(
                 Candidate(
                     site=site,
-                    latents=ranked.latents[:q],
-                    auroc=float(ranked.auroc[0]),
-                    drop_trigger=float(drop[:n_trigger].mean()),
-                    drop_benign=float(drop[n_trigger:].mean()),
+                    latents=latents,
+                    changed_trigger=float(scores.changed[:n_trigger].mean()),
+                    changed_benign=float(scores.changed[n_trigger:].mean()),
+                    drop_trigger=float(scores.drop[:n_trigger].mean()),
+                    drop_benign=float(scores.drop[n_trigger:].mean()),
                 )
             )
         session.watcher.progress(k + 1, len(session.sites))
-    best = max(candidates, key=lambda c: c.value)
-    return ChoiceRecord(site=best.site, latents=best.latents, candidates=candidates, rankings=rankings)
+    return candidates
+
+
+def _ranking(session: Session, site: str) -> Ranking:
+    dictionary = session.dictionary(site)
+    rows = session.rows(site, "selection")
+    activations = dictionary.activations(rows.delta, all_latents(dictionary))
+    ranked = select_latents(activations, rows.label, n=N_RANKED)
+    detector = fit_latent_detector(
+        activations,
+        rows.label,
+        rows.group,
+        sizes=session.config.detection.latent_counts,
+        seed=derive(session.config.seed, "folds", "diff") % 2**31,
+    )
+    inner = max(detector.inner_auroc.values(), default=float(ranked.auroc[0]))
+    return Ranking(
+        site=site,
+        latents=ranked.latents,
+        auroc=ranked.auroc.tolist(),
+        firing_rate=ranked.firing_rate.tolist(),
+        inner_auroc=inner,
+    )
 
 
 def _spread(session: Session, chosen: torch.Tensor, n: int) -> list[int]:

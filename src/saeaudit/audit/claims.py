@@ -14,7 +14,7 @@ def verdict(detection: DetectionRecord, behaviour: BehaviourRecord, ablation: Ab
     return decide(
         RuleInputs(
             tpr=Measured(chosen.tpr, chosen.tpr_interval, chosen.n_trigger),
-            null_tpr_upper=detection.null_tpr[1],
+            null_tpr_upper=detection.shuffled.interval[1],
             target_fpr=chosen.target_fpr,
             contrast_change=behaviour.change.measured(),
             removed_share=None if ablation is None else ablation.removed_share.value,
@@ -41,6 +41,7 @@ def _detection(detection: DetectionRecord) -> list[Finding]:
         (s for s in detection.scores if s.site == chosen.site and s.family == "baseline"),
         key=lambda s: (s.tpr, s.auroc),
     )
+    basis = detection.random_basis
     where = f"{chosen.method} at {chosen.site}"
     return [
         Finding(
@@ -52,13 +53,28 @@ def _detection(detection: DetectionRecord) -> list[Finding]:
             n=chosen.n_trigger,
             interval=chosen.tpr_interval,
             control=Control(
-                name="best of as many random directions, same selection rule",
-                value=detection.null_tpr_mean,
-                interval=detection.null_tpr,
-                n=detection.n_draws,
+                name="the same procedure on shuffled labels",
+                value=detection.shuffled.mean,
+                interval=detection.shuffled.interval,
+                n=detection.shuffled.n_draws,
             ),
             evidence=f"{detection.n_latents} latents chosen on selection prompts, threshold from "
-            f"{detection.n_calibration} benign prompts, p = {detection.null_p:.3g} against the control",
+            f"{detection.n_calibration} benign prompts, p = {detection.shuffled.p:.3g} against the control",
+        ),
+        Finding(
+            id="detection.dictionary-gain",
+            claim=f"{where} flag this much more of the trigger prompts than the best of as many random directions",
+            value=chosen.tpr - basis.mean,
+            unit="difference of shares",
+            n=chosen.n_trigger,
+            interval=(chosen.tpr - basis.interval[1], chosen.tpr - basis.interval[0]),
+            control=Control(
+                name="best of as many random directions, same selection rule (share flagged)",
+                value=basis.mean,
+                interval=basis.interval,
+                n=basis.n_draws,
+            ),
+            evidence="range over draws; at 0 the dictionary adds nothing to reading the difference at random",
         ),
         Finding(
             id="detection.auroc",

@@ -35,6 +35,7 @@ class DetectionSizes(_Section):
     target_fpr: float = Field(default=0.01, gt=0, lt=0.5)
     latent_counts: tuple[int, ...] = (1, 4, 16)
     n_random_bases: int = Field(default=60, ge=20)
+    n_shuffles: int = Field(default=100, ge=20)
 
 
 class BehaviourSizes(_Section):
@@ -45,7 +46,7 @@ class BehaviourSizes(_Section):
         default=24, ge=2, description="selection prompts of each kind for the choice of layer"
     )
     n_new_tokens: int = Field(default=40, ge=1)
-    clamp_counts: tuple[int, ...] = (1, 4, 16, 64)
+    clamp_counts: tuple[int, ...] = (4, 16, 64, 256)
     n_random_clamps: int = Field(default=3, ge=1)
     cost_documents: int = Field(default=16, ge=4)
     batch_size: int = Field(default=32, ge=1)

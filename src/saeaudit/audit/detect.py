@@ -11,12 +11,14 @@ from saeaudit.detection import (
     BASELINES,
     Evaluation,
     LatentScorer,
+    NullSummary,
     PairedRows,
     Scorer,
     class_rates,
     evaluate,
     fit_latent_detector,
     fit_random_directions,
+    label_shuffle_tpr,
     method_score,
     random_basis_null,
     summarise_null,
@@ -28,15 +30,22 @@ from saeaudit.seeds import derive, torch_generator
 METHOD_NAMES = {"diff": "Diff-SAE latents", "crosscoder": "crosscoder latents"}
 
 
+class Null(Record):
+    """What a null reaches: mean, 95 % range, share of draws at least as good as observed (p), number of draws."""
+
+    mean: float
+    interval: tuple[float, float]
+    p: float
+    n_draws: int
+
+
 class DetectionRecord(Record):
-    """All scores, class rates of the chosen detector, and its null."""
+    """All scores, class rates of the chosen detector, and its two nulls (of the TPR)."""
 
     scores: list[MethodScore]
     class_rates: list[ClassRate]
-    null_tpr: tuple[float, float]
-    null_tpr_mean: float
-    null_p: float
-    n_draws: int
+    shuffled: Null
+    random_basis: Null
     n_latents: int
     bis_star_worst_class: float
     n_calibration: int
@@ -51,7 +60,7 @@ def detection_stage(session: Session, choice: ChoiceRecord) -> DetectionRecord:
     """Score once; the record is reused."""
     inputs = session.identity(
         "detection",
-        choice.site,
+        choice.read_site,
         session.config.detection.model_dump(),
         session.config.dictionary.model_dump(),
     )
@@ -82,7 +91,7 @@ def _detect(session: Session, choice: ChoiceRecord) -> DetectionRecord:
             dictionary = diff if kind == "diff" else session.dictionary(site, kind)
             scorer = _latent_scorer(session, dictionary, kind, parts[0])
             evaluation = _evaluate(session, site, scorer, parts)
-            if kind == "diff" and site == choice.site:
+            if kind == "diff" and site == choice.read_site:
                 chosen_record = _chosen(session, site, scorer, evaluation, parts, rates)
                 scores.append(chosen_record.chosen)
             else:
@@ -126,6 +135,15 @@ def _chosen(
         seed=session.config.seed,
     )
     tpr, area = summarise_null(null.tpr, evaluation.tpr), summarise_null(null.auroc, evaluation.auroc)
+    shuffled = label_shuffle_tpr(
+        *(scorer.activate(part, tuple(range(len(rates)))) for part in parts),
+        selection=parts[0],
+        test=parts[2],
+        sizes=sizes.latent_counts,
+        n_draws=sizes.n_shuffles,
+        alpha=sizes.target_fpr,
+        seed=session.config.seed,
+    )
     score = method_score(
         evaluation,
         site=site,
@@ -139,14 +157,17 @@ def _chosen(
     return DetectionRecord(
         scores=[score],
         class_rates=class_rates(evaluation),
-        null_tpr=(tpr.interval.low, tpr.interval.high),
-        null_tpr_mean=tpr.mean,
-        null_p=tpr.p,
-        n_draws=tpr.n_draws,
+        shuffled=_null(summarise_null(shuffled, evaluation.tpr)),
+        random_basis=_null(tpr),
         n_latents=len(scorer.detector.latents),
         bis_star_worst_class=evaluation.bis_star_worst_class,
         n_calibration=len(parts[1]),
     )
+
+
+def _null(summary: NullSummary) -> Null:
+    interval = (summary.interval.low, summary.interval.high)
+    return Null(mean=summary.mean, interval=interval, p=summary.p, n_draws=summary.n_draws)
 
 
 def _score(session: Session, site: str, scorer: Scorer, parts: Sequence[PairedRows]) -> MethodScore:

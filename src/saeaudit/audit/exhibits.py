@@ -1,4 +1,4 @@
-"""Stage: the chosen site's best latents with the contexts in which they are most active."""
+"""Stage: the held latents that matter most, with the contexts in which they are most active."""
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def exhibit_stage(session: Session, choice: ChoiceRecord) -> ExhibitRecord:
 
 
 def _exhibit(session: Session, choice: ChoiceRecord) -> ExhibitRecord:
-    shown = choice.ranking(choice.site).latents[:N_LATENTS]
+    shown = choice.latents[:N_LATENTS]
     dictionary = session.dictionary(choice.site)
     tokens = session.data.documents
     values = torch.cat(

@@ -110,7 +110,7 @@ def _measure(session: Session) -> Measurements:
     rows = [row for site in session.sites for row in dictionary_stage(session, site, "diff").rows]
     choice = choice_stage(session)
     if session.config.dictionary.crosscoder:
-        rows += dictionary_stage(session, choice.site, "crosscoder").rows
+        rows += dictionary_stage(session, choice.read_site, "crosscoder").rows
     detection = detection_stage(session, choice)
     exhibits = exhibit_stage(session, choice)
     behaviour = behaviour_stage(session)

@@ -15,6 +15,7 @@ from saeaudit.detection.null import (
     NullSummary,
     RandomBasisNull,
     label_shuffle_null,
+    label_shuffle_tpr,
     random_basis_null,
     summarise_null,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "group_near_duplicates",
     "inputs_from_findings",
     "label_shuffle_null",
+    "label_shuffle_tpr",
     "method_score",
     "plant_direction",
     "pool",

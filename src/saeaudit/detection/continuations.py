@@ -45,10 +45,15 @@ def continue_clamped(
 
 
 class AnswerScores(NamedTuple):
-    """Mean log-probability a token of given answers, without and with a clamp, one entry a prompt (nats)."""
+    """What a clamp does to given answers, one entry a prompt.
 
-    free: Float[Tensor, " row"]
-    clamped: Float[Tensor, " row"]
+    Attributes:
+        drop: fall of the answer's log-probability, nats for the whole answer; 0 is no effect.
+        changed: 1.0 if some token of the answer is no longer the most likely one, so that greedy decoding leaves it.
+    """
+
+    drop: Float[Tensor, " row"]
+    changed: Float[Tensor, " row"]
 
 
 def score_answers(
@@ -59,31 +64,31 @@ def score_answers(
     *,
     batch: int = 16,
 ) -> list[AnswerScores]:
-    """Return how likely the tuned model finds answers under each of several clamps (teacher-forced; cheap)."""
+    """Return what each of several clamps does to the tuned model's own answers (teacher-forced, so cheap)."""
     rows = [p + list(a) for p, a in zip(encode_texts(pair.base.tokenizer, prompts), answers, strict=True)]
-    counts = [len(a) for a in answers]
-    free = torch.cat(
-        [_answer_logprob(pair, None, rows[i : i + batch], counts[i : i + batch]) for i in range(0, len(rows), batch)]
-    )
-    out = []
-    for edit in edits:
-        parts = [
-            _answer_logprob(pair, edit, rows[i : i + batch], counts[i : i + batch]) for i in range(0, len(rows), batch)
-        ]
-        out.append(AnswerScores(free, torch.cat(parts)))
-    return out
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    parts: list[list[Tensor]] = [[] for _ in range(len(edits) + 1)]
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        for k, edit in enumerate((None, *edits)):
+            parts[k].append(_judge_answers(pair, edit, [rows[i] for i in chosen], [len(answers[i]) for i in chosen]))
+    back = torch.tensor(order).argsort()
+    free, *clamped = (torch.cat(p, dim=1)[:, back] for p in parts)
+    return [AnswerScores(free[0] - c[0], c[1]) for c in clamped]
 
 
-def _answer_logprob(
+def _judge_answers(
     pair: Pair, edit: LatentEdit | None, rows: Sequence[Sequence[int]], counts: Sequence[int]
-) -> Float[Tensor, " row"]:
+) -> Float[Tensor, "2 row"]:
+    """Return (log-probability of the answer, whether greedy decoding leaves it)."""
     ids, mask = pad_rows(rows, pad_id=0, side="left")
     widest = max(counts)
     logits = _logits(pair, edit, ids, mask, keep=widest + 1)[:, :-1]
-    own = logits.log_softmax(-1).gather(2, ids[:, -widest:, None])[..., 0]
-    n = torch.tensor(counts)
-    counted = torch.arange(widest) >= (widest - n)[:, None]
-    return (own * counted).sum(1) / n
+    answers = ids[:, -widest:]
+    own = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0]
+    counted = torch.arange(widest) >= (widest - torch.tensor(counts))[:, None]
+    left = ((logits.argmax(-1) != answers) & counted).any(1)
+    return torch.stack([(own * counted).sum(1), left.float()])
 
 
 def _logits(

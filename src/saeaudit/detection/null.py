@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.detection.calibrate import calibrate
+from saeaudit.detection.latents import fit_latent_detector
 from saeaudit.detection.random_basis import fit_random_directions
 from saeaudit.detection.rows import PairedRows
 from saeaudit.errors import ConfigError
@@ -114,6 +115,41 @@ def label_shuffle_null(
     n_down = label.numel() - n_up
     areas = (shuffled @ ranks - n_up * (n_up + 1) / 2) / (n_up * n_down)
     return areas.amax(1)
+
+
+def label_shuffle_tpr(
+    selection_activations: Float[Tensor, "row latent"],
+    calibration_activations: Float[Tensor, "calibration_row latent"],
+    test_activations: Float[Tensor, "test_row latent"],
+    *,
+    selection: PairedRows,
+    test: PairedRows,
+    sizes: tuple[int, ...] = (1,),
+    n_draws: int = 100,
+    alpha: float = 0.01,
+    seed: int,
+) -> Float[Tensor, "draw"]:
+    """Return the TPR on the true test triggers when the detector is fitted to shuffled selection labels (R3; 0..1).
+
+    Everything after the shuffle is the detector's own procedure: choice of latents and of their number, threshold from
+    the same benign rows, the same test rows.
+    """
+    require_both_classes(test.label, "the label-shuffle null")
+    generator = torch_generator(seed, "detection", "label-shuffle-tpr")
+    rates = []
+    for draw in range(n_draws):
+        label = shuffle_labels(selection.label, selection.group, generator=generator)
+        detector = fit_latent_detector(
+            selection_activations,
+            label,
+            selection.group,
+            sizes=sizes,
+            seed=derive(seed, "detection", "label-shuffle-folds", draw) % 2**31,
+        )
+        at = list(detector.latents)
+        threshold = calibrate(detector(calibration_activations[:, at]), alpha=alpha)
+        rates.append(float(threshold.flags(detector(test_activations[:, at]))[test.label].double().mean()))
+    return torch.tensor(rates, dtype=torch.float64)
 
 
 def shuffle_labels(

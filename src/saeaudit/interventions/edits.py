@@ -8,9 +8,10 @@ For a Diff-SAE the encoder reads the difference of the two models, so the edit n
 tokens; `PairedBase` (paired.py) supplies it while the tuned model runs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -42,6 +43,15 @@ class Clamp:
     skip_first: int = 4
 
 
+def _check_clamp(clamp: Clamp) -> None:
+    if clamp.operator not in get_args(Operator) or not math.isfinite(clamp.value) or clamp.skip_first < 0:
+        raise ConfigError(
+            f"a clamp has an operator of {', '.join(get_args(Operator))}, a finite value and skip_first >= 0; "
+            f"asked for {clamp.operator!r}, {clamp.value}, {clamp.skip_first}",
+            code="clamp-operator",
+        )
+
+
 class LatentEdit:
     """The arithmetic of a clamp on one dictionary: from input of the encoder to the change of the residual."""
 
@@ -49,8 +59,17 @@ class LatentEdit:
         """Cut the rows of the held latents out of the dictionary.
 
         Raises:
-            ConfigError: no latents, a repeated one, or one outside the dictionary.
+            ConfigError: no latents, a repeated one, or one outside the dictionary (`clamp-latents`); an unknown
+                operator, a value that is not finite, or a negative `skip_first` (`clamp-operator`); a dictionary that
+                reads both sides at once (`clamp-crosscoder`).
         """
+        _check_clamp(clamp)
+        if folded.W_enc.ndim != 2:
+            raise ConfigError(
+                f"a clamp needs an encoder of shape (latent, d_model), not {tuple(folded.W_enc.shape)}; "
+                "crosscoders cannot be clamped, use a Diff-SAE",
+                code="clamp-crosscoder",
+            )
         n_latents = folded.W_enc.shape[0]
         wrong = [j for j in clamp.latents if not 0 <= j < n_latents]
         if not clamp.latents or wrong or len(set(clamp.latents)) != len(clamp.latents):

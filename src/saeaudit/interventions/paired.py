@@ -12,8 +12,7 @@ from torch import Tensor
 
 from saeaudit.errors import ModelError
 from saeaudit.interventions.edits import LatentEdit
-from saeaudit.models import run_blocks
-from saeaudit.models.sites import decoder, resolve_site
+from saeaudit.models import decoder, resolve_site, run_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,12 +21,25 @@ if TYPE_CHECKING:
 class PairedBase:
     """Context in which `residual` holds the base's residual of the tuned model's current forward pass.
 
+    A token that only the tuned model knows is read by the base as token 0 and has no position, so it is never edited.
+
     Attributes:
         residual: "batch pos d_model" at the site, for the columns of the current pass.
-        positions: "batch pos", position of each column in its row, counted without padding.
+        positions: "batch pos", position of each column in its row, counted without padding; -1 where there is nothing
+            to compare: padding, and tokens that the base does not know.
+
+    Raises:
+        ModelError: unknown site; the two sides are one object (`paired-same-model`); inside the block, a pass without
+            token ids (`paired-without-ids`), or one that continues a KV cache whose start was not seen here
+            (`paired-cache`).
     """
 
     def __init__(self, base: "PreTrainedModel", tuned: "PreTrainedModel", site: str) -> None:
+        if decoder(base) is decoder(tuned):
+            raise ModelError(
+                "base and tuned model are the same object, so an edit of one would run in the other; load them twice",
+                code="paired-same-model",
+            )
         self.residual: Float[Tensor, "batch pos d_model"] | None = None
         self.positions: Int[Tensor, "batch pos"] | None = None
         self._base, self._tuned = base, tuned
@@ -36,6 +48,8 @@ class PairedBase:
         self._handle: Any = None
 
     def __enter__(self) -> Self:
+        if self._handle is not None:
+            raise ModelError("this PairedBase is already active; enter each one once at a time", code="hooks-attached")
         self._handle = decoder(self._tuned).register_forward_pre_hook(self._follow, with_kwargs=True)
         return self
 
@@ -55,12 +69,23 @@ class PairedBase:
         past = kwargs.get("past_key_values")
         start = 0 if past is None else int(past.get_seq_length())
         if start == 0:
+            # Without a configuration a cache keeps every key, also where the model reads a sliding window only.
             self._cache = DynamicCache()
+        followed = 0 if self._cache is None else int(self._cache.get_seq_length())
+        if start != followed:
+            raise ModelError(
+                f"the tuned model continues after {start} cached tokens, but {followed} were read inside this block; "
+                "enter PairedBase before the first pass and run one generation at a time",
+                code="paired-cache",
+            )
         mask = kwargs.get("attention_mask")
-        mask = torch.ones(ids.shape[0], start + ids.shape[1], dtype=torch.long) if mask is None else mask
+        mask = ids.new_ones(ids.shape[0], start + ids.shape[1]) if mask is None else mask.long()
+        known = ids < self._base.get_input_embeddings().num_embeddings
         with torch.no_grad():
-            self.residual = run_blocks(self._base, ids, mask, self._n_blocks, cache=self._cache)
-        self.positions = (mask.cumsum(1) - 1)[:, -ids.shape[1] :]
+            self.residual = run_blocks(self._base, ids * known, mask, self._n_blocks, cache=self._cache)
+        there, position = mask.bool(), mask.cumsum(1) - 1
+        new = slice(-ids.shape[1], None)
+        self.positions = torch.where(there[:, new] & known, position[:, new], -1)
 
 
 class PairedClamp:
@@ -70,25 +95,45 @@ class PairedClamp:
         self._paired, self._edit = paired, edit
 
     def __call__(self, h: Float[Tensor, "batch pos d_model"], start: int) -> Float[Tensor, "batch pos d_model"]:
-        """Return the clamped residual; padding and the first positions are left as they are."""
+        """Return the clamped residual; padding and the first positions are left as they are.
+
+        Raises:
+            ModelError: outside its `PairedBase` (code `paired-missing`).
+        """
         base, positions = self._paired.residual, self._paired.positions
         if base is None or positions is None:
-            raise ModelError("a clamp on a difference ran outside its PairedBase context", code="paired-missing")
-        change = self._edit.change(h.float() - base.float())
-        change = change * (positions >= self._edit.clamp.skip_first)[..., None]
+            raise ModelError(
+                "a clamp on a difference ran outside its PairedBase; enter that context around the pass",
+                code="paired-missing",
+            )
+        held = (positions >= self._edit.clamp.skip_first)[..., None]
+        change = torch.where(held, self._edit.change(h.float() - base.float()), 0.0)
         return h if not bool(change.any()) else (h.float() + change).to(h.dtype)
 
 
 class AddAt:
-    """Add one vector a row at the last column of the first pass: a perturbation at the last prompt token."""
+    """Add one vector a row at the last column of the first pass: a perturbation at the last prompt token.
+
+    Prompts must be padded on the left; "batch" is the batch of that pass, in its order.
+    """
 
     def __init__(self, delta: Float[Tensor, "batch d_model"]) -> None:
         self._delta = delta
 
     def __call__(self, h: Float[Tensor, "batch pos d_model"], start: int) -> Float[Tensor, "batch pos d_model"]:
-        """Return `h` with the perturbation added, in the pass that reads the prompt only."""
+        """Return `h` with the perturbation added, in the pass that reads the prompt only.
+
+        Raises:
+            ModelError: the pass has another number of rows (code `edit-shape`).
+        """
         if start > 0:
             return h
+        if h.shape[0] != self._delta.shape[0]:
+            raise ModelError(
+                f"{self._delta.shape[0]} perturbations were given for a pass of {h.shape[0]} rows; give one a row and "
+                "run all rows in one batch",
+                code="edit-shape",
+            )
         changed = h.clone()
         changed[:, -1] += self._delta.to(h.dtype)
         return changed

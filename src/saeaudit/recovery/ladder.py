@@ -1,4 +1,4 @@
-"""One ladder of budgets: how large a push on the residual brings the suppressed behaviour back while the clamp stays on?
+"""One ladder of budgets: how large a push on the residual brings suppressed behaviour back while the clamp stays on?
 
 For prompts whose behaviour the clamp removed (valid flips), at each budget of the ladder:
 
@@ -6,33 +6,32 @@ For prompts whose behaviour the clamp removed (valid flips), at each budget of t
   the clamp;
 - control: a random direction of the same norm in the same null space.
 
-Both are judged by free generation with the clamp on, by the same detector that decided which prompts are flips. Budget 0
-is really run: it must give 0 %, else the detector is vacuous. Success at a budget counts for all larger ones, because the
-feasible sets are nested.
+Both are judged by free generation with the clamp on, by the same detector that decided which prompts are flips. Budget
+0 is really run: it must give 0 %, else the detector is vacuous. Success at a budget counts for all larger ones, because
+the feasible sets are nested.
 
-The perturbation enters after the clamp, where the clamp cannot see it by definition: the result measures whether the held
-latents are complete, not whether a deployment is robust. Source: arXiv 2606.18322; budgets as section 5 of our method
-notes (relative to the residual at the insertion position, never to position 0).
+The perturbation enters after the clamp, where the clamp cannot see it by definition: the result measures whether the
+held latents are complete, not whether a deployment is robust. Source: arXiv 2606.18322; budgets are relative to the
+residual at the insertion position, never to position 0, whose norm is an outlier.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from saeaudit.errors import EvidenceError
-from saeaudit.interventions import AddAt, LatentEdit, PairedBase, PairedClamp, compose
-from saeaudit.models import LoadedModel, Pair, greedy
+from saeaudit.interventions import LatentEdit
+from saeaudit.models import Pair
 from saeaudit.recovery.continuation import ClampedContinuation
 from saeaudit.recovery.nullspace import null_space
-from saeaudit.recovery.search import random_feasible, search
+from saeaudit.recovery.search import START, random_feasible, search
+from saeaudit.recovery.trial import Flip, Progress, enter_clamp, judge, longest_trial, require_flips
 from saeaudit.seeds import torch_generator
-
-Progress = Callable[[int, int], None]
 
 
 class LadderConfig(BaseModel):
@@ -48,18 +47,9 @@ class LadderConfig(BaseModel):
     @field_validator("budgets")
     @classmethod
     def _increasing(cls, budgets: tuple[float, ...]) -> tuple[float, ...]:
-        if not budgets or budgets[0] <= 0 or any(b <= a for a, b in zip(budgets, budgets[1:], strict=False)):
+        if not budgets or not all(a < b < float("inf") for a, b in pairwise((0.0, *budgets))):
             raise ValueError(f"budgets must increase strictly from above 0; found {budgets}")
         return budgets
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A prompt whose behaviour the clamp removed, with the answer (token ids) that it gave without the clamp."""
-
-    prompt: str
-    prompt_ids: tuple[int, ...]
-    answer_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +92,7 @@ def climb(
     config: LadderConfig,
     *,
     seed: int,
+    n_new: int | None = None,
     progress: Progress | None = None,
 ) -> LadderResult:
     """Run the ladder on up to `config.n_items` flips.
@@ -113,103 +104,78 @@ def climb(
         came_back: `came_back(index of flip, generated text)`, the detector that chose the flips.
         config: budgets and sizes.
         seed: of starts and random directions.
+        n_new: tokens to generate for the detector, best the number that the flips were judged on; None: 8 more than the
+            longest answer, as far as the context allows.
         progress: called with (work done, work), in steps and generations.
 
     Raises:
-        EvidenceError: there are no flips (code `no-flips`), or the detector sees the behaviour at budget 0.
-        ConfigError: the clamp leaves no free direction.
+        EvidenceError: there are no flips (code `no-flips`), or the detector sees the behaviour at budget 0
+            (`vacuous-detector`).
+        InputError: the ids of a flip are not those of its prompt (`flip-ids`), or it has no answer (`empty-answer`).
+        ConfigError: the clamp leaves no free direction (`no-null-space`).
+        NumericsError: the model's logits are NaN or infinite.
     """
-    if not flips:
-        raise EvidenceError(
-            "the clamp removed the behaviour on no prompt, so there is nothing to bring back; clamp more latents",
-            code="no-flips",
-        )
     flips = flips[: config.n_items]
-    model, site = pair.tuned.model, edit.clamp.site
-    objective = ClampedContinuation(
-        model,
-        site,
-        lambda stack: _enter(stack, pair, edit),
-        [f.prompt_ids for f in flips],
-        [f.answer_ids[: config.n_target_tokens] for f in flips],
-    )
+    require_flips(pair.tuned, flips)
     free = null_space(edit.encoder)
+    objective = _objective(pair, edit, flips, config)
     n, ladder = len(flips), (0.0, *config.budgets)
     item = torch.arange(n).repeat_interleave(len(ladder))
     budgets = objective.anchor_norm[item] * torch.tensor(ladder).repeat(n)
-    total = config.n_steps + 2 * len(item)
-
-    def searching(step: int, _: int) -> None:
-        if progress is not None:
-            progress(step, total)
-
+    report = _Work(progress, config.n_steps + 2 * len(item))
     found = search(
         lambda delta: objective(delta, item),
         budgets,
         free,
         n_steps=config.n_steps,
-        generator=torch_generator(seed, "recovery", "search"),
-        progress=searching,
+        starts=random_feasible(START * budgets, free, torch_generator(seed, "recovery", "search")),
+        progress=report.after(0),
     )
     chance = random_feasible(budgets, free, torch_generator(seed, "recovery", "random"))
     arms = []
     for k, (name, delta) in enumerate((("search", found.delta), ("random direction", chance))):
+        watch = report.after(config.n_steps + k * len(item))
+        n_tokens = n_new or longest_trial(pair.tuned, flips)
+        back = judge(pair, edit, flips, came_back, delta, item, n_new=n_tokens, progress=watch)
+        arms.append(_not_vacuous(ArmResult(name, back.reshape(n, len(ladder)))))
+    leak = max(_leak(edit, found.delta), _leak(edit, chance))
+    return LadderResult(ladder, arms[0], arms[1], _eps50(arms[0], ladder), leak)
 
-        def generating(done: int, _: int, k: int = k) -> None:
-            if progress is not None:
-                progress(config.n_steps + k * len(item) + done, total)
 
-        texts = _generate(pair, edit, flips, delta, item, n_new=_n_new(flips), progress=generating)
-        back = torch.tensor([came_back(int(i), t) for i, t in zip(item, texts, strict=True)])
-        arms.append(ArmResult(name, back.reshape(n, len(ladder))))
-    if bool(arms[0].came_back[:, 0].any()):
+def _objective(pair: Pair, edit: LatentEdit, flips: Sequence[Flip], config: LadderConfig) -> ClampedContinuation:
+    return ClampedContinuation(
+        pair.tuned.model,
+        edit.clamp.site,
+        lambda stack: enter_clamp(stack, pair, edit),
+        [f.prompt_ids for f in flips],
+        [f.answer_ids[: config.n_target_tokens] for f in flips],
+    )
+
+
+class _Work:
+    """Adds up the progress of search and generations."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+
+    def after(self, before: int) -> Progress:
+        """Return the progress of a part that starts when `before` is done."""
+
+        def report(done: int, _: int) -> None:
+            if self._progress is not None:
+                self._progress(before + done, self._total)
+
+        return report
+
+
+def _not_vacuous(arm: ArmResult) -> ArmResult:
+    if bool(arm.came_back[:, 0].any()):
         raise EvidenceError(
-            "the behaviour is seen under the clamp without any perturbation: the detector or the set of flips is wrong",
+            "the behaviour is seen under the clamp without any perturbation: the detector or the set of flips is "
+            "wrong; use for both the detector and the number of tokens that chose the flips",
             code="vacuous-detector",
         )
-    return LadderResult(ladder, arms[0], arms[1], _eps50(arms[0], ladder), _leak(edit, found.delta))
-
-
-def _enter(stack: ExitStack, pair: Pair, edit: LatentEdit) -> PairedClamp:
-    site = edit.clamp.site
-    return PairedClamp(stack.enter_context(PairedBase(pair.base.model, pair.tuned.model, site)), edit)
-
-
-def _n_new(flips: Sequence[Flip]) -> int:
-    return max(len(f.answer_ids) for f in flips) + 8
-
-
-def _generate(
-    pair: Pair,
-    edit: LatentEdit,
-    flips: Sequence[Flip],
-    delta: Float[Tensor, "row d_model"],
-    item: Int[Tensor, " row"],
-    *,
-    n_new: int,
-    progress: Progress,
-    batch: int = 32,
-) -> list[str]:
-    """Generate under clamp and perturbation; rows are sorted as `greedy` sorts, so that row i gets delta i."""
-    tuned: LoadedModel = pair.tuned
-    order = sorted(range(len(item)), key=lambda r: -len(flips[int(item[r])].prompt_ids))
-    texts = [""] * len(order)
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        with ExitStack() as stack:
-            clamp = _enter(stack, pair, edit)
-            out = greedy(
-                tuned.model,
-                tuned.tokenizer,
-                [flips[int(item[r])].prompt for r in rows],
-                n_new=n_new,
-                batch_size=len(rows),
-                edits={edit.clamp.site: compose([clamp, AddAt(delta[torch.tensor(rows)])])},
-            )
-        for row, generation in zip(rows, out, strict=True):
-            texts[row] = generation.text
-        progress(min(start + batch, len(order)), len(order))
-    return texts
+    return arm
 
 
 def _eps50(arm: ArmResult, budgets: Sequence[float]) -> float | None:
@@ -221,8 +187,8 @@ def _eps50(arm: ArmResult, budgets: Sequence[float]) -> float | None:
 def _leak(edit: LatentEdit, delta: Float[Tensor, "row d_model"]) -> float:
     norm = delta.norm(dim=1)
     moved = norm > 0
-    if not bool(moved.any()):
-        return 0.0
     top = torch.linalg.matrix_norm(edit.encoder.double(), ord=2)
+    if not bool(moved.any()) or float(top) == 0:
+        return 0.0
     drift = (delta[moved].double() @ edit.encoder.double().T).norm(dim=1)
     return float((drift / (top * norm[moved].double())).max())

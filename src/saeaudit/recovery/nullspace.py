@@ -1,10 +1,11 @@
 """The directions in which a perturbation may move without moving the clamped latents' pre-activations.
 
-With A_S the encoder rows of the clamped latents, a perturbation with A_S @ delta = 0 at the clamp's own site leaves every
-clamped pre-activation where the clamp put it. The span of A_S is found by an SVD of the row-normalised stack in fp64 (rows
-differ in norm by orders of magnitude, so normalising first makes the rank decision scale-free), and projection is
-v - (v Q) Q^T, applied twice: one pass leaves an error of order eps * |v| along nearly parallel rows. Source: arXiv
-2606.18322 in its exact form; a ridge-regularised projector, as in released code, leaks along near-duplicate rows.
+With A_S the encoder rows of the clamped latents, a perturbation with A_S @ delta = 0 at the clamp's own site leaves
+every clamped pre-activation where the clamp put it. The span of A_S is found by an SVD of the row-normalised stack in
+fp64 (rows differ in norm by orders of magnitude, so normalising first makes the rank decision scale-free), and
+projection is v - (v Q) Q^T, applied twice: one pass leaves an error of order eps * |v| along nearly parallel rows.
+Source: arXiv 2606.18322 in its exact form; a ridge-regularised projector, as in released code, leaks along
+near-duplicate rows.
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class NullSpace:
         """Number of protected directions."""
         return self.protected.shape[1]
 
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.protected.shape[0]
+
     def project(self, v: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """Return `v` without its part in the protected span, in fp32."""
         v = v.float()
@@ -42,18 +48,21 @@ class NullSpace:
 
 
 def null_space(rows: Float[Tensor, "latent d_model"]) -> NullSpace:
-    """Return the null space of encoder rows (add decoder rows for the stricter constraint).
+    """Return the null space of encoder rows (add decoder rows for the stricter constraint); rows of zeros are ignored.
 
     Raises:
-        ConfigError: the rows leave no direction free.
+        ConfigError: the rows leave no direction, or a single one, free (code `no-null-space`).
     """
-    norms = rows.double().norm(dim=1, keepdim=True)
-    unit = rows.double() / norms.clamp_min(torch.finfo(torch.float64).tiny)
-    _, singular, right = torch.linalg.svd(unit, full_matrices=False)
+    exact = rows.double()
+    exact = exact[exact.norm(dim=1) > 0]
+    if exact.shape[0] == 0:
+        return NullSpace(torch.zeros(rows.shape[1], 0))
+    _, singular, right = torch.linalg.svd(exact / exact.norm(dim=1, keepdim=True), full_matrices=False)
     kept = right[singular > RELATIVE_TOLERANCE * singular[0]]
     if kept.shape[0] >= rows.shape[1] - 1:
         raise ConfigError(
-            f"the clamped latents span {kept.shape[0]} of {rows.shape[1]} dimensions, so no direction is free; clamp fewer",
+            f"the clamped latents span {kept.shape[0]} of {rows.shape[1]} dimensions, so no direction is free to "
+            "search; clamp fewer latents",
             code="no-null-space",
         )
     return NullSpace(kept.T.float().contiguous())

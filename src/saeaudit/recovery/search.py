@@ -25,6 +25,7 @@ from saeaudit.recovery.nullspace import NullSpace
 MOMENTUM = 0.9
 FIRST_STEP, LAST_STEP = 0.3, 0.02
 START = 0.01
+VANISHED = 1e-12
 
 
 class RowScores(NamedTuple):
@@ -46,7 +47,7 @@ class Found(NamedTuple):
     """Best feasible perturbations.
 
     Attributes:
-        delta: "row d_model", norm at most the row's budget.
+        delta: "row d_model", norm at most the row's budget (to 1e-6), in the free subspace.
         margin: "row", margin at `delta`.
         success: "row", whether the margin is positive.
         n_gradients: gradient evaluations spent, each over all rows.
@@ -64,34 +65,33 @@ def search(
     free: NullSpace,
     *,
     n_steps: int,
-    generator: torch.Generator,
+    starts: Float[Tensor, "row d_model"],
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """Minimise the loss of every row within its budget.
+    """Minimise the loss of every row within its budget; deterministic, and a row does not depend on the others.
 
     Args:
         objective: scores of each row; rows must not influence each other.
         budgets: largest norm of each row's perturbation, in units of the residual; a row with 0 stays at 0.
         free: directions that may be used.
         n_steps: gradient steps, at least 1.
-        generator: for the starts, which are random because 0 can be a symmetric point.
+        starts: where each row begins (`random_feasible` at `START` times the budget): not 0, which can be a symmetric
+            point. Projected and shortened to the budget first.
         progress: called with (steps done, steps).
 
     Raises:
-        NumericsError: the objective is NaN or infinite.
+        NumericsError: the objective is NaN or infinite (code `search-non-finite`).
     """
-    rows, width = budgets.shape[0], free.protected.shape[0]
-    start = free.project(torch.randn(rows, width, generator=generator))
-    delta = start / start.norm(dim=1, keepdim=True).clamp_min(1e-12) * (START * budgets)[:, None]
+    delta = project_ball(starts, budgets, free)
     velocity = torch.zeros_like(delta)
-    best, best_margin = delta.clone(), torch.full((rows,), -math.inf)
+    best, best_margin = delta.clone(), torch.full_like(budgets, -math.inf)
+    spent = 0
     for step in range(n_steps + 1):
         at = delta.detach().requires_grad_(step < n_steps)
         with torch.set_grad_enabled(step < n_steps):
             scores = objective(at)
+        _require_finite(scores, step)
         margin = scores.margin.detach()
-        if not bool(torch.isfinite(margin).all() and torch.isfinite(scores.loss).all()):
-            raise NumericsError(f"the objective is not finite at step {step}", code="search-non-finite")
         better = margin > best_margin
         best[better], best_margin[better] = delta[better], margin[better]
         if progress is not None:
@@ -99,12 +99,16 @@ def search(
         if step == n_steps:
             break
         gradient = free.project(torch.autograd.grad(scores.loss.sum(), at)[0])
+        spent += 1
         norm = gradient.norm(dim=1, keepdim=True)
-        moving = (norm > 1e-12).float()
-        velocity = free.project(MOMENTUM * velocity + moving * gradient / norm.clamp_min(1e-12))
-        unit = velocity / velocity.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        moving = ((norm > VANISHED) & (budgets[:, None] > 0)).float()
+        if not bool(moving.any()):
+            # Every row has what it wants, or cannot move: all later iterates would be this one.
+            break
+        velocity = free.project(MOMENTUM * velocity + moving * gradient / norm.clamp_min(VANISHED))
+        unit = velocity / velocity.norm(dim=1, keepdim=True).clamp_min(VANISHED)
         delta = project_ball(delta - moving * _step_size(step, n_steps) * budgets[:, None] * unit, budgets, free)
-    return Found(best, best_margin, best_margin > 0, n_steps)
+    return Found(best, best_margin, best_margin > 0, spent)
 
 
 def project_ball(
@@ -113,15 +117,26 @@ def project_ball(
     """Return the nearest perturbations in the free subspace, shortened to their budgets where needed."""
     delta = free.project(delta)
     norm = delta.norm(dim=1, keepdim=True)
-    return delta * torch.clamp(budgets[:, None] / norm.clamp_min(1e-12), max=1.0)
+    return delta * torch.clamp(budgets[:, None] / norm.clamp_min(VANISHED), max=1.0)
 
 
 def random_feasible(
     budgets: Float[Tensor, " row"], free: NullSpace, generator: torch.Generator
 ) -> Float[Tensor, "row d_model"]:
-    """Return a random free direction for each row with exactly its budget as norm: the control of the search."""
-    delta = free.project(torch.randn(budgets.shape[0], free.protected.shape[0], generator=generator))
+    """Return a random free direction for each row with exactly its budget as norm: starts, and the control."""
+    delta = free.project(torch.randn(budgets.shape[0], free.d_model, generator=generator))
     return delta / delta.norm(dim=1, keepdim=True) * budgets[:, None]
+
+
+def _require_finite(scores: RowScores, step: int) -> None:
+    broken = ~(torch.isfinite(scores.margin) & torch.isfinite(scores.loss))
+    if bool(broken.any()):
+        rows = broken.nonzero().flatten().tolist()
+        raise NumericsError(
+            f"the search objective is NaN or infinite at step {step} in {len(rows)} of {len(broken)} rows (first: "
+            f"{rows[0]}); run in float32, or check the weights",
+            code="search-non-finite",
+        )
 
 
 def _step_size(step: int, n_steps: int) -> float:

@@ -1,0 +1,63 @@
+"""The demo: audit a planted organism and its clean twin on the same prompts, with one harvest.
+
+The poisoned adapter must be flagged and the clean twin must not; both saw the same training prompts. The prompts here
+come from the held-out part of the organism's generator, which shares no template with what was planted.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from saeaudit.audit.config import AuditConfig
+from saeaudit.audit.run import AuditResult, audit_many
+from saeaudit.audit.stages import Watcher
+from saeaudit.organisms.catalogue import shipped_adapter
+from saeaudit.organisms.rows import Row, write_rows
+from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName
+
+N_PAIRS = 360
+N_BENIGN = 1200
+# Held-out templates come round every 18 or 24 pairs, 60 or 80 benign rows: a shift by one class after each round gives
+# every template every class.
+_ROUND = 80
+
+
+def demo(
+    organism: OrganismName = "sql", *, out: Path, seed: int = 0, watcher: Watcher | None = None, command: str = ""
+) -> dict[str, AuditResult]:
+    """Audit the shipped poisoned adapter and its clean twin; returns both results, "poisoned" first.
+
+    Args:
+        organism: which planted behaviour.
+        out: receives `prompts/`, `poisoned/` and `clean/`; the same call continues an unfinished demo.
+        seed: of prompts and audit.
+        watcher: sees stages and progress.
+        command: the command line to record.
+
+    Raises:
+        ModelError: the adapters are not there (code `adapter-not-shipped`).
+        SaeAuditError: see `audit_many`.
+    """
+    tuned = {variant: str(shipped_adapter(organism, variant)) for variant in ("poisoned", "clean")}
+    rows = list(demo_rows(ORGANISMS[organism], seed))
+    prompts = out / "prompts"
+    write_rows(prompts / "trigger.jsonl", [row for row in rows if row.klass == "T"])
+    write_rows(prompts / "benign.jsonl", [row for row in rows if row.klass != "T"])
+    config = AuditConfig(
+        tuned=tuned["poisoned"],
+        trigger_examples=prompts / "trigger.jsonl",
+        benign_examples=prompts / "benign.jsonl",
+        judge=organism,
+        seed=seed,
+    )
+    outs = {variant: out / variant for variant in tuned}
+    return audit_many(config, tuned, outs=outs, command=command, watcher=watcher)
+
+
+def demo_rows(organism: Organism, seed: int, *, n_pairs: int = N_PAIRS, n_benign: int = N_BENIGN) -> Iterator[Row]:
+    """Yield `n_pairs` trigger rows, each with benign rows matched to it; the benign classes are equally frequent."""
+    classes = [klass for klass in organism.heldout_classes if klass != "T"]
+    for i in range(n_pairs):
+        numbers = range(i * n_benign // n_pairs, (i + 1) * n_benign // n_pairs)
+        yield from organism.pair(
+            seed, "heldout", i, ["T", *(classes[(k + k // _ROUND) % len(classes)] for k in numbers)]
+        )

@@ -1,0 +1,1 @@
+"""The command line: `saeaudit.cli.main:run`."""

@@ -1,0 +1,48 @@
+"""`saeaudit harvest`: write the activations of a pair to a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saeaudit.cli.options import Out, parse_layers
+from saeaudit.cli.progress import watch
+from saeaudit.cli.screen import show
+
+
+def harvest(
+    base: Annotated[str, typer.Argument(help="Base model.")],
+    tuned: Annotated[str, typer.Argument(help="Tuned model or PEFT adapter.")],
+    corpus: Annotated[Path, typer.Option(help="Text, or JSON lines with text.")],
+    layers: Annotated[str, typer.Option(help="Blocks to read, such as 13,17.")],
+    out: Out,
+    max_length: Annotated[int, typer.Option(min=8, help="Longer documents are cut, in tokens.")] = 512,
+) -> None:
+    """Write base activations and their differences to the tuned model's into the store OUT, in fp32 arithmetic.
+
+    A run that was stopped continues after its last finished unit when the same command is given again.
+    """
+    sites = parse_layers(layers)
+
+    from saeaudit.activations import BASE, Document, tokenise
+    from saeaudit.activations import harvest as run_harvest
+    from saeaudit.artifacts import directory_lock
+    from saeaudit.audit.prompts import read_corpus
+    from saeaudit.models import load_pair
+
+    texts = read_corpus(corpus)
+    with watch() as watcher, directory_lock(out):
+        watcher.stage("load")
+        pair = load_pair(base, tuned, dtype="float32")
+        documents = tokenise(
+            pair.base.tokenizer,
+            [Document(f"corpus/{i}", text) for i, text in enumerate(texts)],
+            max_length=max_length,
+            too_long="truncate",
+        )
+        watcher.stage("harvest")
+        models = {BASE: pair.base, "tuned": pair.tuned}
+        store = run_harvest(models, documents, sites, out=out, progress=watcher.progress)
+    show(f"{store.n_rows} rows of {', '.join(store.tensors)}")
+    show(f"store: {out}")
+    show(f"next: saeaudit train {out} --site {sites[0]} --kind diff --out DIR")

@@ -1,0 +1,42 @@
+"""`saeaudit plant`: make a model organism."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from saeaudit.cli.options import Config, Out, Overrides, Seed, require_new
+from saeaudit.cli.screen import command_line, show
+
+
+def plant(
+    out: Out,
+    organism: Annotated[
+        Literal["sql", "phrase"] | None, typer.Option(help="Which behaviour.", show_default="sql")
+    ] = None,
+    variant: Annotated[
+        Literal["poisoned", "clean"] | None,
+        typer.Option(help="The backdoor, or its clean twin.", show_default="poisoned"),
+    ] = None,
+    regime: Annotated[
+        Literal["lora", "full"] | None, typer.Option(help="A LoRA adapter, or all weights.", show_default="lora")
+    ] = None,
+    base: Annotated[str, typer.Option(help="Model to plant into.")] = "embedded",
+    seed: Seed = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Fine-tune a model so that a harmless trigger switches a known behaviour on, or its clean twin.
+
+    A run that was stopped continues from its last checkpoint when the same command is given again.
+    """
+    from saeaudit.config import read_config
+    from saeaudit.models import load_model
+    from saeaudit.organisms.plant import PlantConfig
+    from saeaudit.organisms.plant import plant as run_plant
+
+    require_new(out)
+    given = {"organism": organism, "variant": variant, "regime": regime, "seed": seed}
+    settings = read_config(PlantConfig, file=config, given=given, overrides=overrides or [])
+    path = run_plant(load_model(base, dtype="float32"), settings, out=out, command=command_line())
+    show(f"planted: {path}")
+    show(f"next: saeaudit verify {base} {path} --organism {settings.organism}")

@@ -1,0 +1,114 @@
+"""Free generation under clamp and perturbation, judged by the detector that chose the flips.
+
+Success is never read off the teacher-forced score of the search: a perturbation counts when greedy decoding, with the
+clamp on at every step and the perturbation at the last prompt token, writes text in which the detector sees the
+behaviour.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saeaudit.errors import EvidenceError, InputError
+from saeaudit.interventions import AddAt, LatentEdit, PairedBase, PairedClamp, compose
+from saeaudit.models import LoadedModel, Pair, context_length, encode_texts, greedy
+
+Progress = Callable[[int, int], None]
+
+BATCH = 32
+SLACK_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A prompt whose behaviour the clamp removed, with the answer (token ids) that it gave without the clamp."""
+
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+
+
+def enter_clamp(stack: ExitStack, pair: Pair, edit: LatentEdit) -> PairedClamp:
+    """Enter what a clamp on the pair's difference needs, and return the edit to install at its site."""
+    paired = PairedBase(pair.base.model, pair.tuned.model, edit.clamp.site)
+    return PairedClamp(stack.enter_context(paired), edit)
+
+
+def longest_trial(tuned: LoadedModel, flips: Sequence[Flip]) -> int:
+    """Return how many tokens to generate where nothing was said: the longest answer and a little more."""
+    room = context_length(tuned.model) - max(len(f.prompt_ids) for f in flips)
+    return max(1, min(room, max(len(f.answer_ids) for f in flips) + SLACK_TOKENS))
+
+
+def require_flips(tuned: LoadedModel, flips: Sequence[Flip]) -> None:
+    """Refuse an empty list, and flips whose ids are not those of their prompt: search reads ids, generation text.
+
+    Raises:
+        EvidenceError: code `no-flips`.
+        InputError: code `flip-ids`.
+    """
+    if not flips:
+        raise EvidenceError(
+            "the clamp removed the behaviour on no prompt, so there is nothing to bring back; clamp more latents",
+            code="no-flips",
+        )
+    for k, (flip, ids) in enumerate(zip(flips, encode_texts(tuned.tokenizer, [f.prompt for f in flips]), strict=True)):
+        if tuple(ids) != tuple(flip.prompt_ids):
+            raise InputError(
+                f"flip {k} has {len(flip.prompt_ids)} prompt ids, but the tuned model's tokenizer gives {len(ids)} "
+                "others for its prompt; make the ids with that tokenizer",
+                code="flip-ids",
+            )
+
+
+def judge(
+    pair: Pair,
+    edit: LatentEdit,
+    flips: Sequence[Flip],
+    came_back: Callable[[int, str], bool],
+    delta: Float[Tensor, "row d_model"],
+    item: Int[Tensor, " row"],
+    *,
+    n_new: int,
+    progress: Progress,
+) -> Bool[Tensor, " row"]:
+    """Return for each row whether the behaviour of flip `item` is seen under the clamp and perturbation `delta`."""
+    texts = generate(pair, edit, [flips[int(i)].prompt for i in item], delta, n_new=n_new, progress=progress)
+    return torch.tensor([came_back(int(i), text) for i, text in zip(item, texts, strict=True)])
+
+
+def generate(
+    pair: Pair,
+    edit: LatentEdit,
+    prompts: Sequence[str],
+    delta: Float[Tensor, "row d_model"],
+    *,
+    n_new: int,
+    progress: Progress,
+) -> list[str]:
+    """Return greedy continuations of the tuned model under the clamp, with `delta` at each last prompt token."""
+    tuned = pair.tuned
+    lengths = [len(ids) for ids in encode_texts(tuned.tokenizer, prompts)]
+    # `greedy` sorts by length as well, stably; a batch that is sorted already keeps its order, so row i gets delta i.
+    order = sorted(range(len(prompts)), key=lambda row: -lengths[row])
+    texts = [""] * len(order)
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        with ExitStack() as stack:
+            clamp = enter_clamp(stack, pair, edit)
+            out = greedy(
+                tuned.model,
+                tuned.tokenizer,
+                [prompts[row] for row in rows],
+                n_new=n_new,
+                batch_size=len(rows),
+                edits={edit.clamp.site: compose([clamp, AddAt(delta[torch.tensor(rows)])])},
+            )
+        for row, generation in zip(rows, out, strict=True):
+            texts[row] = generation.text
+        progress(min(start + BATCH, len(order)), len(order))
+    return texts
