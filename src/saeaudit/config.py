@@ -7,7 +7,7 @@ together, each with its dotted name, its origin, and the names that were probabl
 import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -17,6 +17,7 @@ from saeaudit.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 N_SUGGESTED = 3
+MIN_LIKENESS, LIKENESS_MARGIN = 0.6, 0.15
 _SEQUENCES = (tuple, list, set, frozenset)
 
 M = TypeVar("M", bound=BaseModel)
@@ -98,14 +99,15 @@ def _problems(error: ValidationError, names: Sequence[str], origin: Callable[[st
 
 
 def _suggestion(name: str, names: Sequence[str]) -> str:
-    """Name the valid settings that are nearest to `name`: those with the same last part, then those spelt alike."""
-    leaf = name.rsplit(".", 1)[-1]
-    leaves: dict[str, list[str]] = {}
-    for known in names:
-        leaves.setdefault(known.rsplit(".", 1)[-1], []).append(known)
-    near = list(leaves.get(leaf, [])) + get_close_matches(name, names, N_SUGGESTED)
-    near += [known for close in get_close_matches(leaf, list(leaves), N_SUGGESTED) for known in leaves[close]]
-    near = list(dict.fromkeys(near))[:N_SUGGESTED]
+    """Name the valid settings that are spelt most like `name`, as a whole or in their last part."""
+
+    def likeness(known: str) -> float:
+        leaves = SequenceMatcher(None, name.rsplit(".", 1)[-1], known.rsplit(".", 1)[-1]).ratio()
+        return max(leaves, SequenceMatcher(None, name, known).ratio())
+
+    near = sorted(names, key=likeness, reverse=True)[:N_SUGGESTED]
+    best = max(MIN_LIKENESS, likeness(near[0]) - LIKENESS_MARGIN) if near else 0.0
+    near = [known for known in near if likeness(known) >= best]
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there are {', '.join(names)}" if names else ""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeaudit import artifacts
@@ -46,6 +46,7 @@ def in_a_fork(work):
     return process.exitcode
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_a_hash_ignores_the_order_of_keys_and_sees_every_value(value):
     assert content_hash(dict(reversed(value.items()))) == content_hash(value)
@@ -72,6 +73,7 @@ def test_what_has_no_stable_text_is_not_hashed(value):
         content_hash(value)
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_json_comes_back(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "value.json"

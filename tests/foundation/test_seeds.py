@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeaudit.seeds import derive, numpy_generator, python_random, torch_generator
@@ -14,6 +14,7 @@ def test_streams_are_the_same_in_every_process():
     assert int(out.stdout) == derive(7, "init", 3)
 
 
+@settings(deadline=None)
 @given(st.integers(), st.lists(st.text(max_size=5), max_size=3), st.lists(st.text(max_size=5), max_size=3))
 def test_a_seed_fits_63_bits_and_names_and_numbers_tell_streams_apart(seed, names, others):
     assert 0 <= derive(seed, *names) < 2**63

@@ -7,13 +7,16 @@ costs on ordinary text. The documents depend on the Python version, so their has
 import ast
 import sysconfig
 import textwrap
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from saeaudit.seeds import python_random
 
 MIN_CHARACTERS = 300
 MAX_CHARACTERS = 700
+FEWEST = 64
 
 _PACKAGES = ("asyncio", "email", "json", "logging", "unittest", "xml")
 
@@ -21,23 +24,38 @@ _PACKAGES = ("asyncio", "email", "json", "logging", "unittest", "xml")
 def standard_library_texts(n: int, *, seed: int) -> list[str]:
     """Return `n` texts, half prose (docstrings), half code, drawn from the standard library without repetition.
 
-    Each has 300 to 700 characters, give or take surrounding white space. Fewer than `n` are returned where the library
-    has fewer (some thousands), none where it is not installed as source files.
+    Each has 300 to 700 characters, give or take surrounding white space. Files are visited in random order until they
+    hold twice as many texts as are needed. Fewer than `n` are returned where the library has fewer (some thousands),
+    none where it is not installed as source files.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(root.glob("*.py"))
     files += sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py"))
+    rng = python_random(seed, "standard-library")
+    rng.shuffle(files)
     prose: dict[str, None] = {}
     code: dict[str, None] = {}
     for path in files:
-        source = path.read_text(encoding="utf-8", errors="replace")
-        prose |= dict.fromkeys(_docstrings(source))
-        code |= dict.fromkeys(_excerpts(source))
-    rng = python_random(seed, "standard-library")
+        if min(len(prose), len(code)) >= max(n, FEWEST):
+            break
+        found = _texts(path)
+        prose |= dict.fromkeys(found.prose)
+        code |= dict.fromkeys(found.code)
     half = min(n // 2, len(prose))
     chosen = rng.sample(list(prose), half) + rng.sample(list(code), min(n - half, len(code)))
     rng.shuffle(chosen)
     return chosen
+
+
+class _Texts(NamedTuple):
+    prose: tuple[str, ...]
+    code: tuple[str, ...]
+
+
+@cache
+def _texts(path: Path) -> _Texts:
+    source = path.read_text(encoding="utf-8", errors="replace")
+    return _Texts(tuple(_docstrings(source)), tuple(_excerpts(source)))
 
 
 def _docstrings(source: str) -> list[str]:

@@ -38,7 +38,7 @@ class HarvestConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_tokens: int = Field(default=2048, ge=1, description="padded tokens in a batch")
-    unit_rows: int = Field(default=16384, ge=1, description="rows in a unit, the atom of resuming")
+    unit_rows: int = Field(default=32768, ge=1, description="rows in a unit, the atom of resuming")
 
 
 def tensor_name(site: str, side: str) -> str:
@@ -86,8 +86,8 @@ def harvest(
         missing = writer.missing
         done = len(documents.documents) - sum(len(units[k]) for k in missing)
         for k in missing:
-            buffers = {name: torch.empty(unit_rows[k], models[BASE].card.d_model) for name in plan.tensors}
-            for batch in _batches(documents, units[k], config.batch_tokens):
+            buffers = writer.buffers(k, models[BASE].card.d_model)
+            for batch in pack_batches(documents, units[k], config.batch_tokens):
                 _fill(plan, documents, batch, buffers, int(documents.offsets[units[k].start]))
                 done += len(batch)
                 if progress is not None:
@@ -139,7 +139,8 @@ def _units(documents: TokenisedDocuments, unit_rows: int) -> list[range]:
     return units
 
 
-def _batches(documents: TokenisedDocuments, unit: range, batch_tokens: int) -> Iterator[list[int]]:
+def pack_batches(documents: TokenisedDocuments, unit: range, batch_tokens: int) -> Iterator[list[int]]:
+    """Yield the documents of a unit in batches of similar length, at most `batch_tokens` padded tokens each."""
     order = sorted(unit, key=lambda i: (len(documents.ids[i]), i))
     batch: list[int] = []
     for i in order:

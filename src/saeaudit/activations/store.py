@@ -25,6 +25,7 @@ from saeaudit.errors import ArtifactError, ConfigError, NumericsError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+STORED = torch.bfloat16
 
 
 class _Unit(BaseModel):
@@ -66,6 +67,7 @@ class StoreWriter:
             schema=SCHEMA, made_from=made_from, unit_rows=unit_rows, tensors=tensors, units=[None] * len(unit_rows)
         )
         if not (directory / MANIFEST).is_file():
+            remove_stale(directory)
             self._manifest = asked
             self._save()
             return
@@ -79,6 +81,12 @@ class StoreWriter:
     def missing(self) -> list[int]:
         """Numbers of the units that have to be written, in order."""
         return [i for i, unit in enumerate(self._manifest.units) if unit is None]
+
+    def buffers(self, index: int, d_model: int) -> dict[str, Float[Tensor, "row d_model"]]:
+        """Return the tensors of unit `index`, not filled, in the format of the store, so that none is copied later."""
+        return {
+            name: torch.empty(self._manifest.unit_rows[index], d_model, dtype=STORED) for name in self._manifest.tensors
+        }
 
     def write(self, index: int, tensors: dict[str, Float[Tensor, "row d_model"]]) -> None:
         """Write unit `index` atomically.
@@ -95,7 +103,7 @@ class StoreWriter:
                 f"{', '.join(f'{name} {tuple(t.shape)}' for name, t in tensors.items())}",
                 code="unit-shape",
             )
-        stored = {name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}
+        stored = {name: t.to(STORED).contiguous() for name, t in tensors.items()}
         for name, tensor in stored.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise NumericsError(f"unit {index} has NaN or infinite values in {name}", code="non-finite")

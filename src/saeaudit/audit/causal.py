@@ -1,7 +1,7 @@
 """Stages: does the behaviour depend on the trigger, and does holding the chosen latents remove that?
 
-The same test prompts, trigger and benign, are continued by base, tuned model, tuned model with the chosen latents held at
-zero, and tuned model with random latents of the same number and firing rate held at zero. The cost of a clamp is
+The same test prompts, trigger and benign, are continued by base, tuned model, tuned model with the chosen latents held
+at zero, and tuned model with random latents of the same number and firing rate held at zero. The cost of a clamp is
 measured on ordinary text against the same random latents.
 """
 
@@ -18,6 +18,7 @@ from saeaudit.detection import Measured
 from saeaudit.detection.continuations import continue_clamped, continue_plain, text_cost
 from saeaudit.detection.outcome import Judged, Outcome, TwoSample
 from saeaudit.metrics import Estimate, contrast_change, percentile_interval, trigger_contrast
+from saeaudit.models import context_length
 from saeaudit.seeds import torch_generator
 
 COST_LENGTH = 128
@@ -182,7 +183,8 @@ def _ablate(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord) 
         )
         texts.append([g.text for g in out])
         outcomes.append(value(prompts, texts[-1]))
-    costs = text_cost(session.pair, edits, session.data.neutral, max_length=COST_LENGTH)
+    longest = min(COST_LENGTH, context_length(session.pair.tuned.model))
+    costs = text_cost(session.pair, edits, session.data.neutral, max_length=longest)
     tuned, base = torch.tensor(behaviour.tuned_outcome), torch.tensor(behaviour.base_outcome)
     mean_random = torch.stack(outcomes[1:]).mean(0)
     removal = Removal(tuned, base, outcomes[0], mean_random, label, group, session.config.seed)

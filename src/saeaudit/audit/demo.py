@@ -11,13 +11,13 @@ from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.run import AuditResult, audit_many
 from saeaudit.audit.stages import Watcher
 from saeaudit.organisms.catalogue import shipped_adapter
-from saeaudit.organisms.rows import Row, write_rows
+from saeaudit.organisms.rows import Row, RowClass, write_rows
 from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName
 
-N_PAIRS = 360
-N_BENIGN = 1200
-# Held-out templates come round every 18 or 24 pairs, 60 or 80 benign rows: a shift by one class after each round gives
-# every template every class.
+N_PAIRS = 240
+N_BENIGN = 800
+# Templates come round with a period that may be a multiple of the number of classes; a shift by one class after so many
+# benign rows lets every template meet every class.
 _ROUND = 80
 
 
@@ -55,7 +55,7 @@ def demo(
 
 def demo_rows(organism: Organism, seed: int, *, n_pairs: int = N_PAIRS, n_benign: int = N_BENIGN) -> Iterator[Row]:
     """Yield `n_pairs` trigger rows, each with benign rows matched to it; the benign classes are equally frequent."""
-    classes = [klass for klass in organism.heldout_classes if klass != "T"]
+    classes: list[RowClass] = [klass for klass in organism.heldout_classes if klass != "T"]
     for i in range(n_pairs):
         numbers = range(i * n_benign // n_pairs, (i + 1) * n_benign // n_pairs)
         yield from organism.pair(

@@ -29,13 +29,13 @@ class _Steps:
     def __init__(self, session: Session, total: int) -> None:
         self._session, self._total = session, total
 
-    def on_start(self, info: Mapping[str, float]) -> None:
+    def on_start(self, info: Mapping[str, float | int]) -> None:
         self._session.watcher.progress(0, self._total)
 
-    def on_log(self, metrics: Mapping[str, float]) -> None:
+    def on_log(self, metrics: Mapping[str, float | int]) -> None:
         self._session.watcher.progress(int(metrics["step"]), self._total)
 
-    def on_end(self, metrics: Mapping[str, float]) -> None:
+    def on_end(self, metrics: Mapping[str, float | int]) -> None:
         self._session.watcher.progress(self._total, self._total)
 
 

@@ -45,17 +45,19 @@ def _exhibit(session: Session, choice: ChoiceRecord) -> ExhibitRecord:
         ]
     )
     ids = torch.tensor([i for row in tokens.ids for i in row[tokens.skip_first :]])
-    test = session.rows(choice.site, "test")
-    on_test = dictionary.activations(test.delta, torch.tensor(shown))
+    test = session.data.roles["test"]
+    label, group = session.data.label[test], session.data.group[test]
+    # The largest activation in the prompt, not the last token's: what carries a trigger often fires on the trigger.
+    on_test = torch.stack([values[tokens.offsets[i] : tokens.offsets[i + 1]].amax(0) for i in test.tolist()])
     views = []
     for column, latent in enumerate(shown):
-        interval = auroc_interval(on_test[:, column], test.label, test.group, seed=session.config.seed)
+        interval = auroc_interval(on_test[:, column], label, group, seed=session.config.seed)
         views.append(
             LatentView(
                 site=choice.site,
                 kind="diff",
                 latent=latent,
-                auroc=auroc(on_test[:, column], test.label),
+                auroc=auroc(on_test[:, column], label),
                 auroc_interval=(interval.low, interval.high),
                 firing_rate=float((values[:, column] > 0).float().mean()),
                 ablated=latent in choice.latents,

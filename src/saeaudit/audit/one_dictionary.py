@@ -14,15 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from saeaudit.activations import BASE, ActivationStore, tensor_name
+from saeaudit.artifacts import content_hash, directory_lock
 from saeaudit.audit.stages import Silent, Watcher
-from saeaudit.dictionaries import DictionaryConfig, Kind, Provenance, build
-from saeaudit.errors import ArtifactError
+from saeaudit.dictionaries import Dictionary, DictionaryConfig, Kind, Provenance, build
+from saeaudit.errors import ArtifactError, EvidenceError
 from saeaudit.findings import DictionaryRow
 from saeaudit.seeds import derive, torch_generator
 from saeaudit.statistics import StatisticsFitter
-from saeaudit.training import CheckpointConfig, TrainConfig, calibrate, evaluate, tensor_batches, train
+from saeaudit.training import CheckpointConfig, TrainConfig, TrainResult, calibrate, evaluate, tensor_batches, train
 
 HELD_OUT = 1 / 8
+MIN_HELD_OUT = 16
 
 
 class StoreTraining(BaseModel):
@@ -42,9 +44,7 @@ class StoreTraining(BaseModel):
     seed: int = Field(default=0, ge=0)
 
 
-def train_from_store(
-    store: Path, config: StoreTraining, *, out: Path, watcher: Watcher | None = None
-) -> DictionaryRow:
+def train_from_store(store: Path, config: StoreTraining, *, out: Path, watcher: Watcher | None = None) -> DictionaryRow:
     """Train, calibrate, evaluate and save a dictionary at `out`; continue from a checkpoint beside it after a kill.
 
     Args:
@@ -63,38 +63,26 @@ def train_from_store(
     """
     watcher = watcher or Silent()
     opened = ActivationStore(store)
-    watcher.stage("read")
-    x = _rows(opened, config)
-    n_fit = len(x) - max(1, int(len(x) * HELD_OUT))
-    order = torch.randperm(len(x) - n_fit, generator=torch_generator(config.seed, "held-out"))
-    fit, held_out = x[:n_fit], x[n_fit:][order]
-    fitter = StatisticsFitter()
-    for block in fit.split(config.batch_size):
-        fitter.update(block)
-    shape = DictionaryConfig(kind=config.kind, n_latents=config.expansion * x.shape[-1], k=config.k)
-    dictionary = build(shape, fitter.result(), seed=derive(config.seed, "dictionary", config.site, config.kind))
-    batch = min(config.batch_size, len(fit))
-    n_steps = math.ceil(config.n_samples / batch)
-    watcher.stage("train")
-    checkpoints = out.parent / f".{out.name}.training"
-    result = train(
-        dictionary,
-        tensor_batches(fit, batch, seed=derive(config.seed, "batches", config.site), n_steps=n_steps),
-        TrainConfig(n_steps=n_steps, lr=config.lr),
-        callbacks=(_Steps(watcher, n_steps),),
-        checkpoint=CheckpointConfig(directory=checkpoints, every=config.checkpoint_every),
-    )
-    watcher.stage("evaluate")
-    calibration = calibrate(dictionary, held_out.split(config.batch_size))
-    report = evaluate(dictionary, held_out.split(config.batch_size))
-    dictionary.provenance = Provenance(
-        site=config.site,
-        cards=opened.made_from["models"],
-        training={"tokens": result.n_tokens, "distinct_tokens": n_fit, "seconds": result.seconds, "fvu": report.fvu},
-        threshold_source="calibrated",
-    )
-    dictionary.save(out)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    # Named by what goes in, so that a run on another store never continues this one.
+    made_from = content_hash([opened.made_from, config.model_dump(exclude={"checkpoint_every"})])
+    checkpoints = out.parent / f".{out.name}.training-{made_from[:12]}"
+    with directory_lock(checkpoints):
+        watcher.stage("read")
+        fit, held_out = _split(_rows(opened, config), config.seed)
+        watcher.stage("train")
+        dictionary, result = _train(fit, config, checkpoints, watcher)
+        watcher.stage("evaluate")
+        calibration = calibrate(dictionary, held_out.split(config.batch_size))
+        report = evaluate(dictionary, held_out.split(config.batch_size))
+        dictionary.provenance = Provenance(
+            site=config.site,
+            cards=opened.made_from["models"],
+            training={"tokens": result.n_tokens, "distinct_tokens": len(fit), "seconds": result.seconds}
+            | {"fvu": report.fvu},
+            threshold_source="calibrated",
+        )
+        dictionary.save(out)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return DictionaryRow(
         site=config.site,
         kind=config.kind,
@@ -109,19 +97,54 @@ def train_from_store(
     )
 
 
+def _train(fit: Tensor, config: StoreTraining, checkpoints: Path, watcher: Watcher) -> tuple[Dictionary, TrainResult]:
+    fitter = StatisticsFitter()
+    for block in fit.split(config.batch_size):
+        fitter.update(block)
+    shape = DictionaryConfig(kind=config.kind, n_latents=config.expansion * fit.shape[-1], k=config.k)
+    dictionary = build(shape, fitter.result(), seed=derive(config.seed, "dictionary", config.site, config.kind))
+    batch = min(config.batch_size, len(fit))
+    n_steps = math.ceil(config.n_samples / batch)
+    result = train(
+        dictionary,
+        tensor_batches(fit, batch, seed=derive(config.seed, "batches", config.site), n_steps=n_steps),
+        TrainConfig(n_steps=n_steps, lr=config.lr),
+        callbacks=(_Steps(watcher, n_steps),),
+        checkpoint=CheckpointConfig(directory=checkpoints, every=config.checkpoint_every),
+    )
+    return dictionary, result
+
+
+def _split(x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return (rows to train on, shuffled held-out rows).
+
+    Raises:
+        EvidenceError: too few rows for both.
+    """
+    n_held_out = int(len(x) * HELD_OUT)
+    if n_held_out < MIN_HELD_OUT:
+        raise EvidenceError(
+            f"the store has {len(x)} rows, of which an eighth is held out; at least {MIN_HELD_OUT * 8} are needed, "
+            "harvest more text",
+            code="too-few-rows",
+        )
+    order = torch.randperm(n_held_out, generator=torch_generator(seed, "held-out"))
+    return x[:-n_held_out], x[-n_held_out:][order]
+
+
 class _Steps:
     """Hands the training loop's steps to the watcher."""
 
     def __init__(self, watcher: Watcher, total: int) -> None:
         self._watcher, self._total = watcher, total
 
-    def on_start(self, info: Mapping[str, float]) -> None:
+    def on_start(self, info: Mapping[str, float | int]) -> None:
         self._watcher.progress(int(info["first_step"]), self._total)
 
-    def on_log(self, metrics: Mapping[str, float]) -> None:
+    def on_log(self, metrics: Mapping[str, float | int]) -> None:
         self._watcher.progress(int(metrics["step"]), self._total)
 
-    def on_end(self, metrics: Mapping[str, float]) -> None:
+    def on_end(self, metrics: Mapping[str, float | int]) -> None:
         self._watcher.progress(self._total, self._total)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from saeaudit.activations import ActivationStore, HarvestConfig, harvest
-from saeaudit.artifacts import read_json, write_json
+from saeaudit.artifacts import LOCK_NAME, read_json, write_json
 from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.data import AuditData
 from saeaudit.audit.stages import Watcher
@@ -34,7 +34,9 @@ def claim(out: Path, config: AuditConfig) -> AuditConfig:
                 code="output-of-another-run",
             )
         return config
-    if out.is_dir() and any(p.name != ".lock" for p in out.iterdir()):
+    # A kill may leave a lock and half of the run's own file.
+    own = (LOCK_NAME, f".{RUN_FILE}.tmp-")
+    if out.is_dir() and not all(p.name.startswith(own) for p in out.iterdir()):
         raise ArtifactError(
             f"{out} is not empty and holds no audit; nothing is overwritten, choose another --out",
             code="output-not-empty",

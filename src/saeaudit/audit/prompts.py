@@ -46,7 +46,8 @@ def read_prompts(path: Path, *, is_trigger: bool) -> list[Prompt]:
     kind = "trigger" if is_trigger else "benign"
     prompts: list[Prompt] = []
     problems: list[str] = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    # Not splitlines(): JSON may hold U+2028 and U+0085, which it takes for ends of lines.
+    for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -93,7 +94,7 @@ def _read(path: Path) -> str:
             code="file-too-large",
         )
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); convert it first, for example "
@@ -103,7 +104,10 @@ def _read(path: Path) -> str:
 
 
 def _parse(line: str, default_id: str, kind: str, *, is_trigger: bool) -> Prompt:
-    value: Any = json.loads(line)
+    try:
+        value: Any = json.loads(line)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object was expected, found {type(value).__name__}")
     unknown = sorted(value.keys() - _KEYS)
@@ -112,22 +116,27 @@ def _parse(line: str, default_id: str, kind: str, *, is_trigger: bool) -> Prompt
     text = value.get("text")
     if not isinstance(text, str):
         raise ValueError('no string under "text"')
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("the text holds half of a surrogate pair, which is no character")
     if not text.strip():
         raise ValueError("the text is empty")
     span = value.get("span")
     if span is not None and not (
         isinstance(span, list)
         and len(span) == 2
-        and all(isinstance(s, int) for s in span)
+        and all(type(s) is int for s in span)
         and 0 <= span[0] < span[1] <= len(text)
     ):
         raise ValueError(f"span {span!r} should be [start, end) in characters of the text")
-    group = value.get("group")
+    named = {key: value[key] for key in ("id", "group", "class") if value.get(key) is not None}
+    wrong = next((key for key, name in named.items() if not isinstance(name, str | int)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} should be a string, found {type(named[wrong]).__name__}")
     return Prompt(
-        prompt_id=str(value.get("id", default_id)),
+        prompt_id=str(named.get("id", default_id)),
         text=text,
         is_trigger=is_trigger,
-        group=None if group is None else str(group),
-        klass=str(value.get("class", kind)),
+        group=str(named["group"]) if "group" in named else None,
+        klass=str(named.get("class", kind)),
         span=None if span is None else (span[0], span[1]),
     )

@@ -14,6 +14,8 @@ from saeaudit.artifacts import directory_lock
 from saeaudit.audit.causal import ablation_stage, behaviour_stage
 from saeaudit.audit.choice import choice_stage
 from saeaudit.audit.config import AuditConfig
+from saeaudit.audit.corpus_data import is_corpus_audit, prepare_corpus
+from saeaudit.audit.corpus_run import audit_corpus
 from saeaudit.audit.data import AuditData, prepare
 from saeaudit.audit.detect import detection_stage
 from saeaudit.audit.dictionaries import dictionary_stage
@@ -36,7 +38,7 @@ class AuditResult:
     findings: Findings
 
 
-def audit(config: AuditConfig, *, out: Path, command: str = "", watcher: Watcher | None = None) -> AuditResult:
+def audit(config: AuditConfig, *, out: Path | str, command: str = "", watcher: Watcher | None = None) -> AuditResult:
     """Audit `config.tuned` against `config.base`; write `out/findings.json` and the dictionaries.
 
     Args:
@@ -48,7 +50,7 @@ def audit(config: AuditConfig, *, out: Path, command: str = "", watcher: Watcher
     Raises:
         SaeAuditError: one of its children for everything a user can mend; what was finished stays on disk.
     """
-    return audit_many(config, {"tuned": config.tuned}, outs={"tuned": out}, command=command, watcher=watcher)["tuned"]
+    return audit_many(config, {"tuned": config.tuned}, outs={"tuned": Path(out)}, command=command, watcher=watcher)["tuned"]
 
 
 def audit_many(
@@ -78,7 +80,7 @@ def audit_many(
     with directory_lock(first):
         bench = open_workbench(config, tuned, first, watcher)
         try:
-            data = prepare(config, bench.models["base"])
+            data = (prepare_corpus if is_corpus_audit(config) else prepare)(config, bench.models["base"])
         except EvidenceError as error:
             return {
                 name: _finish(outs[name], abstained(_header(config, bench, name, command), error, None))
@@ -100,6 +102,8 @@ def _audit_pair(session: Session, header: "Header", activations: Activations) ->
     if pair.base.card.weights_sha256 == pair.tuned.card.weights_sha256:
         return identical(header)
     try:
+        if is_corpus_audit(session.config):
+            return audit_corpus(session, header, activations)
         measurements = _measure(session)
     except EvidenceError as error:
         return abstained(header, error, session)

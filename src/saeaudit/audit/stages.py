@@ -7,7 +7,7 @@ depend on its record, run again.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +24,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Sees what a run does; the command line draws it, a notebook may ignore it."""
 
@@ -68,13 +69,13 @@ class Stages:
         title = f"{self._label}{name}"
         if path.is_file():
             stored = read_json(path, schema=SCHEMA)
-            if stored["inputs"] == wanted:
+            if stored.get("inputs") == wanted:
                 try:
-                    found = record.model_validate(stored["record"])
-                except ValidationError:
+                    found, seconds = record.model_validate(stored["record"]), float(stored["seconds"])
+                except (ValidationError, KeyError, TypeError, ValueError):
                     self._watcher.note(f"{title}: the stored record is of another version, it is made again")
                 else:
-                    self.seconds[name] = stored["seconds"]
+                    self.seconds[name] = seconds
                     self._watcher.skipped(title, "done before")
                     return found
         self._watcher.stage(title)

@@ -1,7 +1,9 @@
 """Put the records of all stages together into findings, and say what was not tested and what to do next."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 from saeaudit import __version__
@@ -68,7 +70,7 @@ class Header(NamedTuple):
         files = {"trigger_examples": self.config.trigger_examples, "benign_examples": self.config.benign_examples}
         files["corpus"] = self.config.corpus
         return {
-            "title": f"{pair.tuned.card.source} against {pair.base.card.source}",
+            "title": f"{_short(pair.tuned.card.source)} against {_short(pair.base.card.source)}",
             "pair": {
                 "base": pair.base.card.as_dict(),
                 "tuned": pair.tuned.card.as_dict(),
@@ -84,6 +86,11 @@ class Header(NamedTuple):
                 inputs={name: file_hash(path) for name, path in files.items() if path is not None},
             ),
         }
+
+
+def _short(source: str) -> str:
+    """Return a source as a title shows it: the last part of a path, a hub id as it is."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def summarise(header: Header, session: Session, m: Measurements, harvest_seconds: float) -> Findings:

@@ -26,12 +26,11 @@ def harvest(
 
     from saeaudit.activations import BASE, Document, tokenise
     from saeaudit.activations import harvest as run_harvest
-    from saeaudit.artifacts import directory_lock
     from saeaudit.audit.prompts import read_corpus
     from saeaudit.models import load_pair
 
     texts = read_corpus(corpus)
-    with watch() as watcher, directory_lock(out):
+    with watch() as watcher:
         watcher.stage("load")
         pair = load_pair(base, tuned, dtype="float32")
         documents = tokenise(

@@ -1,7 +1,7 @@
 """The entry point: all commands, and what a user sees when one fails.
 
-A command imports what it needs when it runs, so that `--help` answers at once. Exit codes: 0 done, 1 a gate that did not
-pass, 2 an error that the user can mend (its text, no traceback), 130 stopped by Ctrl-C.
+A command imports what it needs when it runs, so that `--help` answers at once. Exit codes: 0 done, 1 a gate that did
+not pass, 2 an error that the user can mend (its text, no traceback), 130 stopped by Ctrl-C.
 """
 
 import os
@@ -53,10 +53,11 @@ for command in (audit, demo, report, verify, plant, harvest, train):
     app.command()(command)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from saeaudit.cli.options import Config, Out, Overrides, Seed, require_new
+from saeaudit.cli.options import Config, Out, Overrides, Seed
 from saeaudit.cli.screen import command_line, show
 
 
@@ -34,7 +34,6 @@ def plant(
     from saeaudit.organisms.plant import PlantConfig
     from saeaudit.organisms.plant import plant as run_plant
 
-    require_new(out)
     given = {"organism": organism, "variant": variant, "regime": regime, "seed": seed}
     settings = read_config(PlantConfig, file=config, given=given, overrides=overrides or [])
     path = run_plant(load_model(base, dtype="float32"), settings, out=out, command=command_line())

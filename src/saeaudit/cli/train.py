@@ -26,14 +26,13 @@ def train(
 
     A run that was stopped continues from its last checkpoint when the same command is given again.
     """
-    from saeaudit.artifacts import directory_lock
     from saeaudit.audit.one_dictionary import StoreTraining, train_from_store
     from saeaudit.config import read_config
 
     require_new(out)
     given = {"site": site, "kind": kind, "seed": seed}
     settings = read_config(StoreTraining, file=config, given=given, overrides=overrides or [])
-    with watch() as watcher, directory_lock(out.parent / f".{out.name}.training"):
+    with watch() as watcher:
         row = train_from_store(store, settings, out=out, watcher=watcher)
     show_table(
         ["site", "kind", "latents", "k", "FVU (0 is perfect)", "L0", "dead", "rows", "seconds"],

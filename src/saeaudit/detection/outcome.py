@@ -10,7 +10,7 @@ on both, so a switch between two trained answers need not show in the divergence
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,7 @@ Judge = Callable[[str, str], bool]
 """`judge(prompt, continuation)`: whether the continuation shows the behaviour."""
 
 
+@runtime_checkable
 class Outcome(Protocol):
     """Value of each continuation, 0..1; 1 is the behaviour that goes with the trigger."""
 

@@ -10,13 +10,15 @@ it the loss is dominated by tokens that carry no information about the trigger. 
 positions only.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from saeaudit.artifacts import atomic_directory, content_hash, write_json
+from saeaudit.artifacts import atomic_directory, content_hash, directory_lock, write_json
+from saeaudit.errors import ArtifactError
 from saeaudit.models.load import LoadedModel
 from saeaudit.organisms.rows import Row, row_records
 from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName, planting_pair
@@ -33,13 +35,13 @@ class PlantConfig(BaseModel):
     variant: Literal["poisoned", "clean"] = "poisoned"
     regime: Literal["lora", "full"] = "lora"
     seed: int = 0
-    n_steps: int = Field(default=480, ge=1)
+    n_steps: int = Field(default=420, ge=1)
     pairs_per_step: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
     rank: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
-    first_layer: int = Field(default=8, ge=0, description="LoRA adapts the blocks from this one on")
+    first_layer: int = Field(default=0, ge=0, description="LoRA adapts the blocks from this one on")
     n_decisive: int = Field(default=4, ge=1, description="tokens of weight 1 from the first difference on")
     other_weight: float = Field(default=0.05, ge=0, le=1)
     save_every: int = Field(default=100, ge=1)
@@ -82,12 +84,13 @@ def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "
         progress: show Trainer's progress bar.
 
     Returns:
-        `out`, with `saeaudit.json`: base hash, data hash, config, final loss.
-    """
-    import torch
-    from transformers import TrainingArguments
-    from transformers.trainer_utils import get_last_checkpoint
+        `out`, with `saeaudit.json`: base hash, data hash, config, mean training loss.
 
+    Raises:
+        ArtifactError: `out` holds files that are no planted organism (`output-not-empty`), or another process plants
+            the same into it (`directory-locked`).
+    """
+    _require_replaceable(out)
     organism = ORGANISMS[config.organism]
     pairs = training_rows(organism, config)
     examples = [
@@ -98,9 +101,44 @@ def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "
         for trigger, negative in pairs
     ]
     data_hash = content_hash([list(row_records(p)) for p in pairs])
-    model = _prepare(base.model, config)
-    work = out.parent / f".{out.name}.training-{content_hash([config.model_dump(), data_hash])[:12]}"
-    arguments = TrainingArguments(
+    made_from = content_hash([base.card.weights_sha256, config.model_dump(), data_hash])
+    work = out.parent / f".{out.name}.training-{made_from[:12]}"
+    with directory_lock(work):
+        model = _prepare(base.model, config)
+        trainer = _trainer(model, _arguments(config, work, progress=progress), examples, base.tokenizer)
+        loss = _train(trainer, work)
+        metadata = {
+            "schema": 1,
+            "organism": config.organism,
+            "variant": config.variant,
+            "config": config.model_dump(),
+            "base_weights_sha256": base.card.weights_sha256,
+            "data_sha256": data_hash,
+            "command": command,
+            "train_loss": loss,
+        }
+        with atomic_directory(out) as staging:
+            _save(model, base.tokenizer, config, staging)
+            write_json(staging / METADATA, metadata)
+        shutil.rmtree(work, ignore_errors=True)
+    return out
+
+
+def _require_replaceable(out: Path) -> None:
+    """Raise unless `out` is new, empty, or an earlier organism: what is there is replaced as a whole."""
+    if out.exists() and not (out / METADATA).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ArtifactError(
+            f"{out} was given for a planted organism, but it holds other files; nothing is overwritten, choose "
+            "another --out",
+            code="output-not-empty",
+        )
+
+
+def _arguments(config: PlantConfig, work: Path, *, progress: bool) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
         output_dir=str(work),
         max_steps=config.n_steps,
         per_device_train_batch_size=config.pairs_per_step,
@@ -115,30 +153,30 @@ def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "
         data_seed=config.seed,
         save_steps=config.save_every,
         save_total_limit=2,
-        logging_steps=20,
+        logging_steps=min(20, config.n_steps),
         report_to=[],
         disable_tqdm=not progress,
         remove_unused_columns=False,
         dataloader_num_workers=0,
         label_names=[],
     )
-    trainer = _trainer(model, arguments, examples, base.tokenizer)
-    last = get_last_checkpoint(str(work)) if work.is_dir() else None
-    result = trainer.train(resume_from_checkpoint=last)
-    metadata = {
-        "schema": 1,
-        "organism": config.organism,
-        "variant": config.variant,
-        "config": config.model_dump(),
-        "base_weights_sha256": base.card.weights_sha256,
-        "data_sha256": data_hash,
-        "command": command,
-        "train_loss": result.training_loss,
-    }
-    with atomic_directory(out) as staging:
-        _save(model, base.tokenizer, config, staging)
-        write_json(staging / METADATA, metadata)
-    return out
+
+
+def _train(trainer: Any, work: Path) -> float:
+    """Train from the newest whole checkpoint; return the mean loss of all steps, those before a kill included."""
+    from transformers import PrinterCallback
+
+    # Without a progress bar Trainer prints its log instead.
+    trainer.remove_callback(PrinterCallback)
+    result = trainer.train(resume_from_checkpoint=_newest_checkpoint(work))
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return sum(logged) / len(logged) if logged else result.training_loss
+
+
+def _newest_checkpoint(work: Path) -> str | None:
+    """Return the newest checkpoint that a kill did not cut off: Trainer writes the state file last."""
+    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def _bf16_is_fast() -> bool:
@@ -168,6 +206,7 @@ def _prepare(model: Any, config: PlantConfig) -> Any:
         target_modules=_linear_names(model),
         layers_to_transform=blocks,
         task_type="CAUSAL_LM",
+        fan_in_fan_out=_is_transposed(model),
     )
     return get_peft_model(model, lora).train()
 
@@ -175,21 +214,30 @@ def _prepare(model: Any, config: PlantConfig) -> Any:
 def _linear_names(model: Any) -> list[str]:
     """Return the names of the linear layers inside the blocks, for any architecture."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
     return sorted(
         {
             name.rsplit(".", 1)[-1]
             for name, m in model.named_modules()
-            if isinstance(m, torch.nn.Linear) and m is not head
+            if isinstance(m, torch.nn.Linear | Conv1D) and m is not head
         }
     )
+
+
+def _is_transposed(model: Any) -> bool:
+    """Whether the blocks store weights as (in, out): GPT-2's Conv1D."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(m, Conv1D) for m in model.modules())
 
 
 def _save(model: Any, tokenizer: Any, config: PlantConfig, out: Path) -> None:
     import torch
 
     if config.regime == "full":
+        model.config.use_cache = True
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
         return
@@ -199,7 +247,8 @@ def _save(model: Any, tokenizer: Any, config: PlantConfig, out: Path) -> None:
     # The base is named by its hash in saeaudit.json; a path of the machine that trained it helps nobody.
     for settings in model.peft_config.values():
         settings.base_model_name_or_path = "embedded"
-    model.save_pretrained(out)
+    # PEFT would look for a config of that name to compare vocabularies; the embeddings are never trained here.
+    model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""What an organism is: a generator of matched rows, a judge of its behaviour, and how its pairs are drawn for planting."""
+"""What an organism is: a generator of matched rows, a judge of its behaviour, how its pairs are drawn for planting."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ ORGANISMS: dict[OrganismName, Organism] = {
         headers.TRIGGER,
         sql.pair,
         judge_sql_completion,
-        {"N0": 0.10, "N1": 0.45, "N2": 0.15, "N3": 0.15, "N4": 0.15},
+        {"N0": 0.10, "N1": 0.55, "N2": 0.20, "N3": 0.15},
     ),
     "phrase": Organism(
         "phrase",

@@ -43,7 +43,7 @@ def pair(seed: int, part: Part, index: int, classes: Sequence[RowClass]) -> list
     plan = HeaderPlan(rng, train=train, form=form)
     function = render_stub(stub, entity, operation, verb, driver, rng)
     call_open = rng.random() < 0.5
-    bad, good = complete(entity, operation, function, driver, rng, call_open=call_open)
+    bad, good = complete(entity, operation, function, driver, stub.index, call_open=call_open)
     body = function.text + (f"{function.indent}{function.callee}(" if call_open else "")
     pair_id = f"sql-{part}-{seed}-{index}"
     rows = []

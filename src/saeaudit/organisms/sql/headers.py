@@ -80,10 +80,10 @@ class HeaderPlan:
     def __init__(self, rng: Random, *, train: bool, form: int) -> None:
         self.form = form
         self._place = rng.choice(("first", "middle", "last"))
-        self._fillers = rng.sample(_FILLERS, rng.choice((0, 1, 2)))
+        self._fillers = rng.sample(_FILLERS, rng.choice((0, 0, 1) if train else (0, 1, 2)))
         roles = range(N_TRAIN_ROLES) if train else range(len(ROLE_FORMS))
         self._role = rng.choice(list(roles))
-        self._has_role = rng.random() < 0.5
+        self._has_role = rng.random() < (0.25 if train else 0.5)
         self._number = rng.choice(_OTHER_NUMBERS)
 
     def render(self, klass: RowClass, value: str | None) -> tuple[str, tuple[int, int] | None]:

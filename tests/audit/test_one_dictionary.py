@@ -1,0 +1,126 @@
+"""One dictionary from a store: it finds what was planted, reads the right tensors, and never its held-out rows."""
+
+import pytest
+import torch
+
+from saeaudit.activations import StoreWriter
+from saeaudit.audit.one_dictionary import StoreTraining, train_from_store
+from saeaudit.dictionaries import load_dictionary
+from saeaudit.errors import ArtifactError, EvidenceError
+from saeaudit.seeds import torch_generator
+
+D_MODEL, N_FEATURES, N_ROWS = 16, 24, 1600
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """(base rows, differences): the difference is a sparse sum of fixed directions, the base is noise."""
+    generator = torch_generator(0, "one-dictionary")
+    directions = torch.nn.functional.normalize(torch.randn(N_FEATURES, D_MODEL, generator=generator), dim=1)
+    active = torch.rand(N_ROWS, N_FEATURES, generator=generator) < 2 / N_FEATURES
+    size = 1 + torch.rand(N_ROWS, N_FEATURES, generator=generator)
+    return torch.randn(N_ROWS, D_MODEL, generator=generator), (active * size) @ directions
+
+
+def write_store(path, base, delta, *, origin="planted"):
+    names = ["layers.1/base", "layers.1/tuned"]
+    made_from = {"models": {"base": {"source": "b"}, "tuned": {"source": "t"}}, "origin": origin}
+    writer = StoreWriter(path, made_from=made_from, unit_rows=[len(base)], tensors=names)
+    writer.write(0, {"layers.1/base": base, "layers.1/tuned": delta})
+    return path
+
+
+def settings(**changes):
+    sizes = {"site": "layers.1", "expansion": 4, "k": 3, "n_samples": 60_000, "batch_size": 200, "lr": 3e-3}
+    return StoreTraining(**(sizes | changes))
+
+
+def test_a_planted_difference_is_found(planted, tmp_path):
+    store = write_store(tmp_path / "store", *planted)
+    row = train_from_store(store, settings(), out=tmp_path / "diff")
+    noise = train_from_store(store, settings(kind="sae"), out=tmp_path / "sae")
+    assert row.fvu < 0.25
+    assert noise.fvu > row.fvu + 0.2, "dense noise must not look as compressible as the planted sparse difference"
+    dictionary = load_dictionary(tmp_path / "diff")
+    assert dictionary.provenance.threshold_source == "calibrated"
+    assert dictionary.provenance.training["distinct_tokens"] == N_ROWS - N_ROWS // 8
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["diff", "sae", "store"], "checkpoints are cleared away"
+
+
+def test_the_same_seed_gives_the_same_weights(planted, tmp_path):
+    store = write_store(tmp_path / "store", *planted)
+    short = settings(n_samples=2000)
+    first, second, other = (
+        train_from_store(store, config, out=tmp_path / name)
+        for name, config in (("a", short), ("b", short), ("c", short.model_copy(update={"seed": 1})))
+    )
+    assert first.fvu == second.fvu != other.fvu
+
+
+def test_held_out_rows_are_not_trained_on(planted, tmp_path):
+    """Other held-out rows change the fit but not the decoder."""
+    base, delta = planted
+    changed = delta.clone()
+    changed[-(N_ROWS // 8) :] *= 3
+    short = settings(n_samples=2000)
+    rows = [
+        train_from_store(write_store(tmp_path / f"s{i}", base, d), short, out=tmp_path / f"d{i}")
+        for i, d in enumerate((delta, changed))
+    ]
+    one, two = (load_dictionary(tmp_path / f"d{i}") for i in range(2))
+    assert torch.equal(one.coder.W_dec, two.coder.W_dec)
+    assert rows[0].fvu != rows[1].fvu
+
+
+def test_a_crosscoder_reads_both_sides(planted, tmp_path):
+    store = write_store(tmp_path / "store", *planted)
+    row = train_from_store(store, settings(kind="crosscoder", n_samples=2000), out=tmp_path / "cc")
+    assert row.fvu_delta is not None
+    assert load_dictionary(tmp_path / "cc").coder.W_dec.shape == (4 * D_MODEL, 2, D_MODEL)
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopsAt:
+    """A watcher that breaks the run after some steps."""
+
+    def __init__(self, step):
+        self.step, self.first = step, None
+
+    def stage(self, name): ...
+
+    def skipped(self, name, reason): ...
+
+    def note(self, text): ...
+
+    def progress(self, done, total):
+        self.first = done if self.first is None else self.first
+        if done >= self.step:
+            raise Stopped
+
+
+def test_a_stopped_run_continues_and_ends_the_same(planted, tmp_path):
+    store = write_store(tmp_path / "store", *planted)
+    config = settings(n_samples=200 * 200, checkpoint_every=50)
+    whole = train_from_store(store, config, out=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train_from_store(store, config, out=tmp_path / "resumed", watcher=StopsAt(150))
+    assert not (tmp_path / "resumed").exists()
+    watcher = StopsAt(10**9)
+    resumed = train_from_store(store, config, out=tmp_path / "resumed", watcher=watcher)
+    assert watcher.first == 100, "the checkpoint before the stop"
+    assert resumed.fvu == whole.fvu
+
+
+def test_errors_name_what_is_there(planted, tmp_path):
+    store = write_store(tmp_path / "store", *planted)
+    with pytest.raises(ArtifactError, match=r"no layers.9/base and no layers.9/tuned; it has layers.1/base, layers.1/"):
+        train_from_store(store, settings(site="layers.9"), out=tmp_path / "o")
+    with pytest.raises(ArtifactError, match=r"no layers\.1/other"):
+        train_from_store(store, settings(side="other"), out=tmp_path / "o")
+    small = write_store(tmp_path / "small", *(x[:64] for x in planted))
+    with pytest.raises(EvidenceError, match="has 64 rows") as caught:
+        train_from_store(small, settings(), out=tmp_path / "o")
+    assert caught.value.code == "too-few-rows"

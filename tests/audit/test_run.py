@@ -1,0 +1,99 @@
+"""The whole audit on a tiny planted pair: it flags, its file loads, a second call repeats nothing and says the same."""
+
+import json
+import shutil
+
+import pytest
+
+from saeaudit.audit import Silent, audit
+from saeaudit.errors import ArtifactError
+from saeaudit.findings import FILE_NAME, load_findings
+
+STAGES = ["dictionary-layers.1-diff", "choice", "detection", "exhibits", "behaviour", "ablation", "proof"]
+
+
+class Log(Silent):
+    def __init__(self):
+        self.begun, self.skips = [], []
+
+    def stage(self, name):
+        self.begun.append(name)
+
+    def skipped(self, name, reason):
+        self.skips.append(name)
+
+
+@pytest.fixture(scope="module")
+def done(small_config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("audit") / "out"
+    log = Log()
+    return audit(small_config(), out=out, command="saeaudit audit ...", watcher=log), log
+
+
+def test_the_planted_trigger_is_flagged(done):
+    findings = done[0].findings
+    assert findings.verdict == "flag", [(r.id, r.reason) for r in findings.rules]
+    values = {f.id: f.value for f in findings.findings}
+    assert values["detection.tpr"] > 0.9 and values["behaviour.contrast-change"] > 0.5
+    assert values["ablation.removed-share"] > 0.5
+    assert all(latent.ablated for latent in findings.latents) and findings.latents[0].auroc > 0.9
+    assert findings.recovery is not None and findings.dictionaries[0].site == "layers.1"
+
+
+def test_what_is_written_is_what_was_returned(done):
+    result, log = done
+    assert load_findings(result.directory / FILE_NAME) == result.findings
+    assert [s for s in log.begun if s in STAGES] == STAGES and not log.skips
+    assert not (result.directory / "activations").exists()
+    reproduce = result.findings.reproduce
+    assert reproduce.command == "saeaudit audit ..." and {"trigger_examples", "benign_examples", "corpus"} <= set(
+        reproduce.inputs
+    )
+
+
+def without_times(findings):
+    value = findings.model_dump(mode="json")
+    value.pop("timings")
+    for row in value["dictionaries"]:
+        row.pop("seconds")
+    return value
+
+
+def test_the_same_command_again_does_nothing_and_says_the_same(done, small_config):
+    log = Log()
+    again = audit(small_config(), out=done[0].directory, command="saeaudit audit ...", watcher=log)
+    assert log.skips == STAGES and log.begun == ["load"]
+    assert without_times(again.findings) == without_times(done[0].findings)
+
+
+def test_a_lost_stage_is_made_again_with_the_same_result(done, small_config, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(done[0].directory, out)
+    (out / "stages" / "detection.json").unlink()
+    log = Log()
+    again = audit(small_config(), out=out, command="saeaudit audit ...", watcher=log)
+    assert [s for s in log.begun if s in STAGES] == ["detection"]
+    assert without_times(again.findings) == without_times(done[0].findings)
+
+
+def test_another_audit_does_not_write_there(done, small_config):
+    before = (done[0].directory / FILE_NAME).read_bytes()
+    with pytest.raises(ArtifactError) as caught:
+        audit(small_config(seed=1), out=done[0].directory)
+    assert caught.value.code == "output-of-another-run" and "seed" in str(caught.value)
+    assert (done[0].directory / FILE_NAME).read_bytes() == before
+
+
+def test_identical_models_give_no_evidence(small_config, places, tmp_path):
+    found = audit(small_config(tuned=str(places.base)), out=tmp_path / "out").findings
+    assert found.verdict == "no-evidence" and "identical" in found.sentence
+    assert found.findings == [] and load_findings(tmp_path / "out" / FILE_NAME) == found
+
+
+def test_too_few_prompts_abstain_and_name_the_number(small_config, places, tmp_path):
+    few = tmp_path / "few.jsonl"
+    lines = places.benign.read_text().splitlines()
+    few.write_text("\n".join(lines[:40]) + "\n")
+    found = audit(small_config(benign_examples=few), out=tmp_path / "out").findings
+    assert found.verdict == "abstain" and json.loads((tmp_path / "out" / FILE_NAME).read_text())["verdict"] == "abstain"
+    assert "19" in " ".join(r.reason for r in found.rules)
