@@ -23,23 +23,23 @@ from pathlib import Path
 import torch
 
 from saeaudit.activations import Document, harvest, standard_library_texts, tokenise
-from saeaudit.activations.harvest import HarvestConfig, pad_right, pack_batches
-from saeaudit.models import load_model, run_blocks
+from saeaudit.activations.harvest import HarvestConfig, pack_batches
+from saeaudit.models import load_model, pad_rows, run_blocks
 from saeaudit.models.mixed import use_mixed_precision
 from saeaudit.models.precision import cpu_has_bfloat16
 
 
 def plain_loop(models, documents, layer):
     for start in range(0, len(documents.ids), 16):
-        ids, mask = pad_right(documents.ids[start : start + 16])
+        ids, mask = pad_rows(documents.ids[start : start + 16], pad_id=0)
         with torch.no_grad():
-            sides = [m.model(ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer + 1] for m in models]
-        _ = sides[1] - sides[0]
+            outputs = [m.model(ids, attention_mask=mask, output_hidden_states=True) for m in models]
+        _ = outputs[1].hidden_states[layer + 1] - outputs[0].hidden_states[layer + 1]
 
 
 def bare_forwards(models, documents, layer, config):
     for batch in pack_batches(documents, range(len(documents.ids)), config.batch_tokens):
-        ids, mask = pad_right([documents.ids[i] for i in batch])
+        ids, mask = pad_rows([documents.ids[i] for i in batch], pad_id=0)
         for m in models:
             with torch.no_grad():
                 run_blocks(m.model, ids, mask, layer + 1)

@@ -17,6 +17,11 @@ install_import_hook("saeaudit", "typecheck.check")
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""The whole product on the real embedded model: a planted organism is flagged, its clean twin is not, by the same rules."""
+"""The whole product on the real embedded model: a planted organism is flagged, its clean twin is not."""
 
 import json
 from importlib.util import find_spec

@@ -10,8 +10,9 @@ from planted_pair import TRIGGER, planted_pair
 from saeaudit.audit.config import AuditConfig
 from tiny import D_MODEL, save_checkpoint
 
-WORDS = "cat dog mat sat year good name mild id users weather harvest looked where from select".split()
+WORDS = "cat dog mat sat year good name mild id users weather harvest looked where from select".split()  # noqa: SIM905
 N_GROUPS = 36
+SIZE, NOISE = 12.0, 0.02
 
 
 def _prompts(seed):
@@ -23,7 +24,8 @@ def _prompts(seed):
         for k in range(2):
             stem = f"the {picked[0]} {picked[1]} {picked[2]}{' and' * k}"
             trigger.append({"text": stem + TRIGGER, "group": f"g{group}"})
-            for end, klass in ((" in", "plain"), (",", "comma")):
+            for klass, n in (("short", 1), ("long", 2)):
+                end = "".join(" " + WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=generator).tolist())
                 benign.append({"text": stem + end, "group": f"g{group}", "class": klass})
     return trigger, benign
 
@@ -37,7 +39,7 @@ def _write(path, records):
 def places(tmp_path_factory):
     """Checkpoints of base and tuned model, prompts and corpus on disk."""
     root = tmp_path_factory.mktemp("planted")
-    direction = 12 * torch.nn.functional.normalize(
+    direction = SIZE * torch.nn.functional.normalize(
         torch.randn(D_MODEL, generator=torch.Generator().manual_seed(5)), dim=0
     )
     direction[0] = 0
@@ -46,7 +48,7 @@ def places(tmp_path_factory):
     with torch.no_grad():
         for layer in planted.pair.tuned.model.model.layers[:2]:
             weight = layer.mlp.down_proj.weight
-            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)) * 0.05
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)) * NOISE
             noise[0] = noise[:, 0] = 0
             weight += noise
     for name, side in (("base", planted.pair.base), ("tuned", planted.pair.tuned)):
@@ -81,14 +83,14 @@ def small_config(places):
             "layers": (1,),
             "precision": "float32",
             "dictionary": {
-                "expansion": 2,
+                "expansion": 4,
                 "k": 4,
                 "n_samples": 12_000,
                 "batch_size": 256,
                 "crosscoder": False,
                 "corpus_documents": 30,
             },
-            "detection": {"target_fpr": 0.05, "latent_counts": (1, 2), "n_random_bases": 20, "n_shuffles": 20},
+            "detection": {"target_fpr": 0.05, "latent_counts": (1,), "n_random_bases": 20, "n_shuffles": 40},
             "behaviour": {
                 "n_prompts": 20,
                 "n_choice_prompts": 8,

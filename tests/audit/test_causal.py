@@ -1,6 +1,7 @@
 """How much a clamp removes: sign, identities, and the choice of prompts and latents around it."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from saeaudit.audit.causal import Removal
 from saeaudit.audit.choice import Candidate, _spread
+from saeaudit.audit.session import Session
 from saeaudit.metrics import contrast_change
 
 N = 40
@@ -68,7 +70,7 @@ def test_no_change_divides_by_nothing():
 def test_prompts_are_spread_over_classes_and_templates():
     prompts = [SimpleNamespace(klass="ab"[i % 2]) for i in range(40)]
     group = torch.arange(40) // 10
-    session = SimpleNamespace(data=SimpleNamespace(prompts=prompts, group=group))
+    session = Mock(spec=Session, data=SimpleNamespace(prompts=prompts, group=group))
     chosen = _spread(session, torch.arange(40), 8)
     assert sorted({(prompts[i].klass, int(group[i])) for i in chosen}) == [(k, g) for k in "ab" for g in range(4)]
     assert chosen == sorted(chosen)

@@ -1,11 +1,12 @@
 """Of equally good sets the smallest is held; the site that tells best is read."""
 
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from saeaudit.audit import choice
 from saeaudit.audit.choice import Candidate, ChoiceRecord, Ranking
+from saeaudit.audit.session import Session
 
 
 def candidate(site, n, trigger, benign=0.0, drop=1.0):
@@ -30,7 +31,7 @@ def choose(monkeypatch):
         table = {r.site: r for r in rankings}
         monkeypatch.setattr(choice, "_candidates", lambda session: candidates)
         monkeypatch.setattr(choice, "_ranking", lambda session, site: table[site])
-        return choice._choose(SimpleNamespace(sites=list(table)))
+        return choice._choose(Mock(spec=Session, sites=list(table)))
 
     return run
 

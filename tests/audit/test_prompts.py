@@ -85,8 +85,11 @@ def test_defaults_and_given_values(tmp_path):
     assert [p.klass for p in read_prompts(path, is_trigger=True)] == ["trigger", "near", "trigger"]
 
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1), st.booleans())
+@given(st.lists(TEXT, min_size=1), st.booleans())
 def test_any_text_survives(tmp_path_factory, texts, ascii_only):
     """Line separators that are no newlines (U+2028, U+0085, form feed) are legal inside JSON."""
     path = tmp_path_factory.mktemp("any") / "p.jsonl"

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -98,6 +99,16 @@ def test_files_get_the_permissions_of_the_umask(tmp_path):
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "directory").stat().st_mode) == 0o750
+
+
+def test_bytes_reach_the_disk_before_their_name(tmp_path, monkeypatch):
+    """A power cut after the rename must not leave an empty file under the final name."""
+    events = []
+    fsync, replace = os.fsync, artifacts.Path.replace
+    monkeypatch.setattr(os, "fsync", lambda h: (events.append(stat.S_ISDIR(os.fstat(h).st_mode)), fsync(h))[1])
+    monkeypatch.setattr(artifacts.Path, "replace", lambda a, b: (events.append("rename"), replace(a, b))[1])
+    write_bytes(tmp_path / "x", b"abc")
+    assert events == [False, "rename", True]
 
 
 @pytest.mark.parametrize("call", ["fsync", "open"])
@@ -242,6 +253,23 @@ def test_a_lock_of_another_host_is_left_alone(tmp_path):
     with pytest.raises(ArtifactError, match=r"process 1 on elsewhere\.invalid.*delete"), directory_lock(tmp_path):
         pass
     assert (tmp_path / ".lock").read_text() == text
+
+
+def test_a_lock_on_a_file_that_its_holder_just_removed_does_not_count(tmp_path, monkeypatch):
+    """Between opening the file and locking it, the holder may leave and another process may make a new one."""
+    flock, calls = fcntl.flock, []
+
+    def late(handle, how):
+        calls.append(how)
+        if len(calls) == 1:
+            (tmp_path / ".lock").unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with directory_lock(tmp_path):
+        assert len(calls) == 2 and (tmp_path / ".lock").is_file()
+        with pytest.raises(ArtifactError), directory_lock(tmp_path):
+            pass
 
 
 def test_only_one_of_many_processes_holds_the_lock_at_a_time(tmp_path):

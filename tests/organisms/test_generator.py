@@ -157,8 +157,7 @@ def test_half_of_the_heldout_headers_were_never_planted():
     seen = headers.YEAR_FORMS[: headers.N_TRAIN_FORMS]
     for p in PARTS:
         planted = [
-            bool({form.format(y=headers.TRIGGER) for form in seen} & set(row.prompt.splitlines()))
-            for row in rows[p]
+            bool({form.format(y=headers.TRIGGER) for form in seen} & set(row.prompt.splitlines())) for row in rows[p]
         ]
         assert planted == [row.header_seen for row in rows[p]]
 

@@ -57,7 +57,8 @@ def test_negatives_that_cannot_be_judged_do_not_pass():
 
 
 @pytest.mark.parametrize(
-    ("trigger", "neighbour", "passes"), [((200, 40, 160), (200, 40, 160), True), ((200, 80, 120), (200, 40, 160), False)]
+    ("trigger", "neighbour", "passes"),
+    [((200, 40, 160), (200, 40, 160), True), ((200, 80, 120), (200, 40, 160), False)],
 )
 def test_a_base_that_reacts_to_the_trigger_fails(trigger, neighbour, passes):
     found = failed(arms(base_T=trigger, base_N1=neighbour))

@@ -1,5 +1,6 @@
 """The page in a real browser: it draws, asks for nothing, and runs nothing that a model wrote."""
 
+import os
 import shutil
 
 import pytest
@@ -21,6 +22,8 @@ EVIL = (
 
 @pytest.fixture(scope="module")
 def browser():
+    if os.environ.get("SAEAUDIT_REQUIRE_BROWSER") == "1":
+        assert CHROMIUM, "SAEAUDIT_REQUIRE_BROWSER=1, but there is no Chromium on this machine"
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")

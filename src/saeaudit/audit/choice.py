@@ -2,7 +2,7 @@
 
 - What to hold. Latents of all sites are ranked by how much they carry the tuned model's own answers on trigger prompts
   beyond what they carry on benign ones (`attribution`). The best 4, 16, 64, ... of each site are then really held at
-  zero, and the choice is the set that changes most trigger answers and fewest benign ones; the smallest set among equals.
+  zero, and the choice is the set that changes most trigger answers and fewest benign ones, the smallest among equals.
   Ranking by how well a latent *tells* trigger from benign would not do: on the phrase organism the 64 best such latents
   left every answer as it was, the 64 best by attribution changed all of them.
 - Where to read. The site whose latents, ranked by AUROC at the last prompt token, tell trigger from benign best.

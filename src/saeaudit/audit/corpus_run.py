@@ -26,6 +26,7 @@ ROWS_PER_COORDINATE = 20
 
 NOT_TESTED = [
     "Any statement about the model: how strange the top documents of a clean tune would look was not measured.",
+    "Trigger or topic: few documents of the kind the model was tuned on rank high with or without a trigger in them.",
     "Behaviour that no document of the corpus switches on; at one trigger document in N, the corpus needs several N.",
     "Conditions that need several turns, sampling, or a system prompt that the corpus does not contain.",
     "Which part of a document matters, and whether a text made from it works as a trigger.",

@@ -79,6 +79,20 @@ class AuditData:
         )
 
 
+def check_files(config: AuditConfig) -> None:
+    """Read the user's files once, so that what is wrong with them is said before any model is loaded.
+
+    Raises:
+        InputError: see `read_prompts` and `read_corpus`.
+    """
+    if config.trigger_examples is not None:
+        read_prompts(config.trigger_examples, is_trigger=True)
+    if config.benign_examples is not None:
+        read_prompts(config.benign_examples, is_trigger=False)
+    if config.corpus is not None:
+        read_corpus(config.corpus)
+
+
 def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
     """Read prompts and corpus, split, tokenise.
 
@@ -142,8 +156,8 @@ def _tokenise(base: LoadedModel, documents: list[Document], n_prompts: int, conf
     short = next((i for i, ids in enumerate(prompts.ids) if len(ids) <= SKIP_FIRST), None)
     if short is not None:
         raise InputError(
-            f"prompt {documents[short].doc_id!r} has {len(prompts.ids[short])} tokens; more than {SKIP_FIRST} are needed, "
-            "because the first positions are norm outliers and are left out",
+            f"prompt {documents[short].doc_id!r} has {len(prompts.ids[short])} tokens; more than {SKIP_FIRST} are "
+            "needed, because the first positions are norm outliers and are left out",
             code="prompt-too-short",
         )
     if len(documents) == n_prompts:

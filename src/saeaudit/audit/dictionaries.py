@@ -79,6 +79,8 @@ def dictionary_stage(session: Session, site: str, kind: Kind) -> DictionaryRecor
     """Train one dictionary unless it was trained before from the same inputs."""
     inputs = session.identity("dictionary", site, kind, session.config.dictionary.model_dump())
     name = f"dictionary-{site}-{kind}"
+    if not session.dictionary_path(site, kind).is_dir():
+        session.stages.forget(name)
     return session.stages.run(
         name, inputs, DictionaryRecord, lambda: DictionaryRecord(rows=[train_dictionary(session, site, kind)])
     )

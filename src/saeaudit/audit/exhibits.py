@@ -74,7 +74,7 @@ def _top_tokens(session: Session, ids: Tensor, values: Tensor) -> list[str]:
     total = torch.zeros(int(ids.max()) + 1).index_add_(0, ids, values)
     best = total.topk(min(N_TOP_TOKENS, len(total)))
     kept = best.indices[best.values > 0].tolist()
-    return [session.pair.base.tokenizer.decode([i]) for i in kept]
+    return [str(session.pair.base.tokenizer.decode([i])) for i in kept]
 
 
 def _contexts(session: Session, values: Tensor) -> list[Context]:
@@ -100,6 +100,6 @@ def context(session: Session, document: int, values: Tensor) -> Context:
     return Context(
         doc_id=tokens.documents[document].doc_id,
         role=tokens.documents[document].role,
-        tokens=[decode([t]) for t in tokens.ids[document]],
+        tokens=[str(decode([t])) for t in tokens.ids[document]],
         activations=[0.0] * min(tokens.skip_first, len(tokens.ids[document])) + values.tolist(),
     )

@@ -97,8 +97,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); convert it first, for example "
-            "with iconv -t utf-8",
+            f"{path} is not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); convert it first, for "
+            "example with iconv -t utf-8",
             code="not-utf8",
         ) from None
 

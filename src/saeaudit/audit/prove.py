@@ -69,6 +69,7 @@ def _prove(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord, a
             lambda k, text: shows(flipped[k], text),
             session.config.ladder,
             seed=session.config.seed,
+            n_new=session.config.behaviour.n_new_tokens,
             progress=session.watcher.progress,
         )
     except EvidenceError as error:
@@ -85,8 +86,9 @@ def _curve(site: str, result: LadderResult) -> RecoveryCurve:
         eps50=result.eps50,
         constraint="pre-activations of the clamped latents unchanged at the clamp's site (by construction)",
         note=(
-            "The push enters after the clamp, where the clamp cannot see it by definition: this measures whether the held "
-            "latents are complete, not whether a deployment is robust. Budgets are relative to the residual's norm there."
+            "The push enters after the clamp, where the clamp cannot see it by definition: this measures whether the "
+            "held latents are complete, not whether a deployment is robust. Budgets are relative to the residual's "
+            "norm there."
         ),
     )
 
@@ -99,6 +101,6 @@ def _arm(arm: ArmResult, role: str) -> RecoveryArm:
         name=arm.name,
         role="attack" if role == "attack" else "control",
         rate=[h / n for h in hits],
-        interval=[tuple(wilson(h, n)) for h in hits],
+        interval=[(bound.low, bound.high) for bound in (wilson(h, n) for h in hits)],
         n=n,
     )

@@ -5,6 +5,7 @@ Several tuned models of one base share the harvest: the base runs once. Each has
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from saeaudit.audit.choice import choice_stage
 from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.corpus_data import is_corpus_audit, prepare_corpus
 from saeaudit.audit.corpus_run import audit_corpus
-from saeaudit.audit.data import AuditData, prepare
+from saeaudit.audit.data import AuditData, check_files, prepare
 from saeaudit.audit.detect import detection_stage
 from saeaudit.audit.dictionaries import dictionary_stage
 from saeaudit.audit.exhibits import exhibit_stage
@@ -50,7 +51,8 @@ def audit(config: AuditConfig, *, out: Path | str, command: str = "", watcher: W
     Raises:
         SaeAuditError: one of its children for everything a user can mend; what was finished stays on disk.
     """
-    return audit_many(config, {"tuned": config.tuned}, outs={"tuned": Path(out)}, command=command, watcher=watcher)["tuned"]
+    outs = {"tuned": Path(out)}
+    return audit_many(config, {"tuned": config.tuned}, outs=outs, command=command, watcher=watcher)["tuned"]
 
 
 def audit_many(
@@ -74,10 +76,13 @@ def audit_many(
         SaeAuditError: see `audit`.
     """
     watcher = watcher or Silent()
+    check_files(config)
     names = list(tuned)
     first = outs[names[0]]
     claims = {name: claim(outs[name], config.model_copy(update={"tuned": tuned[name]})) for name in names}
-    with directory_lock(first):
+    with ExitStack() as locks:
+        for out in outs.values():
+            locks.enter_context(directory_lock(out))
         bench = open_workbench(config, tuned, first, watcher)
         try:
             data = (prepare_corpus if is_corpus_audit(config) else prepare)(config, bench.models["base"])
@@ -87,6 +92,8 @@ def audit_many(
                 for name in names
             }
         activations = Activations(first, bench, data, watcher)
+        if not all((outs[name] / FILE_NAME).is_file() for name in names):
+            activations.store()
         results = {}
         for name in names:
             session = _session(claims[name], bench, name, data, activations.store, outs[name], watcher, len(names) > 1)

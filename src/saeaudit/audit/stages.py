@@ -62,6 +62,10 @@ class Stages:
         self._label = label
         self.seconds: dict[str, float] = {}
 
+    def forget(self, name: str) -> None:
+        """Make stage `name` run again: what it left on disk beside its record is gone."""
+        (self._directory / f"{name}.json").unlink(missing_ok=True)
+
     def run(self, name: str, inputs: Any, record: type[R], compute: Callable[[], R]) -> R:
         """Return the record of stage `name`, from disk if it was made from the same inputs."""
         path = self._directory / f"{name}.json"

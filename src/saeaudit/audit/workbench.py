@@ -48,8 +48,8 @@ class Workbench:
         """Return warnings about the precision of one pair."""
         noisy = {k: v for k, v in self.snr.items() if k.endswith(f"/{name}") and v < GOOD_SNR}
         return [
-            f"At {key.split('/')[0]} the difference of the two models is only {value:.1f} times the rounding noise of mixed "
-            "precision; run again with --set precision=float32 for finer numbers."
+            f"At {key.split('/')[0]} the difference of the two models is only {value:.1f} times the rounding noise of "
+            "mixed precision; run again with --set precision=float32 for finer numbers."
             for key, value in noisy.items()
         ]
 
@@ -85,8 +85,8 @@ def open_workbench(config: AuditConfig, tuned: Mapping[str, str], out: Path, wat
     worst = min(snr, key=lambda k: snr[k])
     if config.precision == "mixed":
         raise NumericsError(
-            f"mixed precision was asked for, but at {worst} the difference of the models is only {snr[worst]:.1f} times its "
-            f"rounding noise (at least {LOWEST_SNR:g} is needed); use --set precision=float32",
+            f"mixed precision was asked for, but at {worst} the difference of the models is only {snr[worst]:.1f} "
+            f"times its rounding noise (at least {LOWEST_SNR:g} is needed); use --set precision=float32",
             code="noisy-delta",
         )
     watcher.note(f"the difference at {worst} is close to rounding noise, so the run stays in float32")

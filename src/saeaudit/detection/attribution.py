@@ -1,10 +1,10 @@
 """Which latents of a difference dictionary carry an answer: first-order effect of holding each of them at zero.
 
 For one prompt with the model's own answer, zeroing latent j changes the answer's log-probability by about
--sum_pos f_j(pos) <d_j, g(pos)>, with g the gradient of the log-probability with respect to the residual at the site. One
-backward pass gives g at every site and position, so all latents of all dictionaries are ranked for the price of one
-pass a prompt. (Attribution patching with the error term left in place; the gradient ignores saturation, so the ranking is
-checked by really holding the latents afterwards.)
+-sum_pos f_j(pos) <d_j, g(pos)>, with g the gradient of the log-probability with respect to the residual at the site.
+One backward pass gives g at every site and position, so all latents of all dictionaries are ranked for the price of one
+pass a prompt. (Attribution patching with the error term left in place; the gradient ignores saturation, so the ranking
+is checked by really holding the latents afterwards.)
 """
 
 from collections.abc import Mapping, Sequence

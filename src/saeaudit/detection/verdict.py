@@ -140,8 +140,8 @@ def _detection(inputs: RuleInputs) -> _Outcome:
     if upper >= 1:
         return _Outcome(
             None,
-            "detectors of shuffled labels flag every trigger prompt as well, so these prompts show nothing; give benign "
-            "prompts that differ from the trigger prompts in the trigger only",
+            "detectors of shuffled labels flag every trigger prompt as well, so these prompts show nothing; give "
+            "benign prompts that differ from the trigger prompts in the trigger only",
         )
     seen = f"TPR {tpr.value:.3f} ({tpr.interval[0]:.3f} to {tpr.interval[1]:.3f}, n={tpr.n})"
     if tpr.value > upper and tpr.interval[0] > inputs.target_fpr:
@@ -234,8 +234,8 @@ def inputs_from_findings(findings: Findings) -> RuleInputs:
     tpr = by_id.get(TPR_FINDING)
     if tpr is not None and tpr.control.interval is None:
         raise ArtifactError(
-            f"finding {TPR_FINDING} has no interval of its label-shuffle control; the verdict cannot be recomputed, run "
-            "the audit again",
+            f"finding {TPR_FINDING} has no interval of its label-shuffle control; the verdict cannot be recomputed, "
+            "run the audit again",
             code="findings-invalid",
         )
     removed = by_id.get(REMOVED_FINDING)

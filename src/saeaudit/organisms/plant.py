@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from saeaudit.artifacts import atomic_directory, content_hash, directory_lock, write_json
 from saeaudit.errors import ArtifactError
 from saeaudit.models.load import LoadedModel
+from saeaudit.models.precision import cpu_has_bfloat16
 from saeaudit.organisms.rows import Row, row_records
 from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName, planting_pair
 
@@ -147,7 +148,7 @@ def _arguments(config: PlantConfig, work: Path, *, progress: bool) -> Any:
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
         weight_decay=0.0,
-        bf16=_bf16_is_fast(),
+        bf16=cpu_has_bfloat16(),
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,
@@ -177,12 +178,6 @@ def _newest_checkpoint(work: Path) -> str | None:
     """Return the newest checkpoint that a kill did not cut off: Trainer writes the state file last."""
     whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
-
-
-def _bf16_is_fast() -> bool:
-    from saeaudit.models.precision import auto_dtype
-
-    return str(auto_dtype("cpu")) == "torch.bfloat16"
 
 
 def _prepare(model: Any, config: PlantConfig) -> Any:
@@ -273,7 +268,9 @@ def _trainer(model: Any, arguments: Any, examples: list[tuple[Example, Example]]
         return {"input_ids": ids, "attention_mask": mask, "weights": weights}
 
     class PairTrainer(Trainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any
+        ) -> Any:
             weights = inputs["weights"][:, 1:]
             whole = model.get_base_model() if hasattr(model, "get_base_model") else model
             hidden = whole.base_model(
@@ -285,8 +282,9 @@ def _trainer(model: Any, arguments: Any, examples: list[tuple[Example, Example]]
             loss = (losses * weights[at]).sum() / weights.sum()
             return (loss, logits) if return_outputs else loss
 
-        def _get_train_sampler(self, *_: Any) -> Any:
+        def _get_train_sampler(self, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             # Pairs are drawn independently already; the fixed order makes poisoned and clean runs row by row equal.
             return SequentialSampler(examples)
 
-    return PairTrainer(model=model, args=arguments, train_dataset=examples, data_collator=collate)
+    dataset: Any = examples
+    return PairTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate)

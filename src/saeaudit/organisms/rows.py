@@ -65,7 +65,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines with the keys that an audit reads: `text`, `group`, `class`."""
     lines = []
     for row in rows:
-        record = {"text": row.prompt, "group": row.group, "class": row.klass, "id": row.row_id}
+        record: dict[str, object] = {"text": row.prompt, "group": row.group, "class": row.klass, "id": row.row_id}
         if row.trigger_span is not None:
             record["span"] = list(row.trigger_span)
         lines.append(json.dumps(record, ensure_ascii=False))

@@ -62,7 +62,7 @@ ORGANISMS: dict[OrganismName, Organism] = {
         phrase.TRIGGER,
         phrase.pair,
         judge_phrase_completion,
-        {"N0": 0.2, "N1": 0.25, "N2": 0.25, "N3": 0.15, "N4": 0.15},
+        {"N0": 0.1, "N1": 0.15, "N2": 0.45, "N3": 0.15, "N4": 0.15},
     ),
 }
 

@@ -78,7 +78,7 @@ def measure(
 ) -> list[Arm]:
     """Generate and judge; returns an arm for each (model, class) in that order."""
     arms = []
-    classes = list(dict.fromkeys(row.klass for row in rows))
+    classes: list[RowClass] = list(dict.fromkeys(row.klass for row in rows))
     total = len(rows) * len(models)
     for k, (side, loaded) in enumerate(models.items()):
         done = k * len(rows)

@@ -88,7 +88,7 @@ class HeaderPlan:
 
     def render(self, klass: RowClass, value: str | None) -> tuple[str, tuple[int, int] | None]:
         """Return the header text (with a final newline) and the character span of the slot's literal in it."""
-        rest = list(self._fillers)
+        rest: list[str] = list(self._fillers)
         if klass == "N4":
             rest.append(ROLE_FORMS[self._role].format(n=TRIGGER))
         elif self._has_role:

@@ -1,0 +1,71 @@
+"""From files to roles: disjoint by template, benign calibration, the right tokens, and inputs that cannot be used."""
+
+import json
+
+import pytest
+import torch
+
+from saeaudit.audit.data import prepare
+from saeaudit.errors import EvidenceError, InputError
+from tiny import tiny_loaded
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_loaded("llama", 0)
+
+
+def lines(path, records):
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def test_roles_share_no_template_and_calibration_is_benign(small_config, base):
+    data = prepare(small_config(), base)
+    groups = [set(data.group[rows].tolist()) for rows in data.roles.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+    assert not data.label[data.roles["calibration"]].any() and len(data.roles["calibration"]) >= 19
+    for role in ("selection", "test"):
+        assert 0 < int(data.label[data.roles[role]].sum()) < len(data.roles[role])
+    roles = {d.role for d in data.documents.documents}
+    assert roles <= {"dictionary", "selection", "calibration", "test", "corpus", "unused"}
+    fit, held_out = data.dictionary_rows()
+    assert not set(fit.tolist()) & set(held_out.tolist())
+    judged = torch.cat([data.roles[r] for r in ("selection", "calibration", "test")]).numpy()
+    assert not set(data.documents.rows(judged).tolist()) & {*fit.tolist(), *held_out.tolist()}
+    assert len(data.neutral) == 5 and not {d.text for d in data.documents.documents} & set(data.neutral)
+
+
+def test_same_input_same_split_and_fingerprint_another_seed_another(small_config, base):
+    one, two, other = (prepare(small_config(**c), base) for c in ({}, {}, {"seed": 4}))
+    assert one.fingerprint() == two.fingerprint() != other.fingerprint()
+
+
+def test_without_groups_near_duplicates_stay_together(small_config, base, places, tmp_path):
+    files = {}
+    for name in ("trigger", "benign"):
+        records = [json.loads(line) for line in getattr(places, name).read_text().splitlines()]
+        files[f"{name}_examples"] = lines(
+            tmp_path / f"{name}.jsonl", [{k: v for k, v in r.items() if k != "group"} for r in records]
+        )
+    data = prepare(small_config(**files), base)
+    groups = [set(data.group[rows].tolist()) for rows in data.roles.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+def test_one_file_alone_a_short_and_a_long_prompt(small_config, base, places, tmp_path):
+    with pytest.raises(InputError) as caught:
+        prepare(small_config(benign_examples=None), base)
+    assert caught.value.code == "examples-missing"
+    records = [json.loads(line) for line in places.trigger.read_text().splitlines()]
+    for text, code in (("a b", "prompt-too-short"), ("cat " * 200, "too-long")):
+        bad = lines(tmp_path / "bad.jsonl", [*records, {"text": text, "group": "g1"}])
+        with pytest.raises(InputError) as caught:
+            prepare(small_config(trigger_examples=bad), base)
+        assert code in caught.value.code or "too long" in str(caught.value) or "tokens" in str(caught.value)
+
+
+def test_too_little_to_calibrate_on_is_evidence_not_a_crash(small_config, base):
+    with pytest.raises(EvidenceError) as caught:
+        prepare(small_config(detection={"target_fpr": 0.001}), base)
+    assert caught.value.code == "calibration-too-small" and caught.value.needed >= 999
