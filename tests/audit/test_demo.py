@@ -28,7 +28,8 @@ def test_composition(rows):
     counts = Counter(row.klass for row in rows)
     assert counts.pop("T") == N_PAIRS
     assert sum(counts.values()) == N_BENIGN
-    assert set(counts.values()) == {N_BENIGN // 8}, "every benign class equally often"
+    assert len(counts) == 8
+    assert max(counts.values()) <= 1.1 * min(counts.values()), "benign classes about equally often"
     assert len({row.row_id for row in rows}) == len(rows)
 
 
@@ -37,7 +38,7 @@ def test_every_template_meets_every_class(rows):
     templates = {row.group for row in rows}
     per_template = Counter((row.group, row.klass) for row in rows)
     assert len(per_template) == 9 * len(templates)
-    assert min(per_template.values()) >= 3
+    assert min(n for (_, klass), n in per_template.items() if klass == "T") >= 3
 
 
 def test_benign_rows_are_matched_to_a_trigger_row(rows):

@@ -177,7 +177,7 @@ def adapters(monkeypatch, tmp_path):
 
 
 def test_demo_ends_with_both_verdicts_and_the_time(saeaudit, fake, adapters, tmp_path):
-    done = saeaudit("demo", "--out", tmp_path / "o")
+    done = saeaudit("demo", "--organism", "sql", "--out", tmp_path / "o")
     assert done.code == 0
     *_, poisoned, clean, time = done.out.splitlines()
     assert poisoned.startswith("poisoned: flag")

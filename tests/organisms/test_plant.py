@@ -33,7 +33,7 @@ def save_base(directory, family="llama", seed=0):
 
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch):
-    monkeypatch.setattr(planting, "_bf16_is_fast", lambda: False)
+    monkeypatch.setattr(planting, "cpu_has_bfloat16", lambda: False)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_another_base_does_not_continue_a_killed_run(tmp_path, base_directory, m
     with pytest.raises(KeyboardInterrupt):
         run(base_directory, tmp_path / "out", config(n_steps=2))
     monkeypatch.undo()
-    monkeypatch.setattr(planting, "_bf16_is_fast", lambda: False)
+    monkeypatch.setattr(planting, "cpu_has_bfloat16", lambda: False)
     other = save_base(tmp_path / "other", seed=1)
     one = run(other, tmp_path / "out", config(n_steps=2))
     two = run(other, tmp_path / "fresh", config(n_steps=2))

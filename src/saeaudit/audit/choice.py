@@ -168,11 +168,13 @@ def _ranking(session: Session, site: str) -> Ranking:
 
 
 def _spread(session: Session, chosen: torch.Tensor, n: int) -> list[int]:
-    """Return up to `n` of the given prompts, taking classes and templates in turn."""
-    taken: dict[object, int] = {}
+    """Return up to `n` of the given prompts: every template once before any twice, classes in turn within that."""
+    in_group: dict[int, int] = {}
+    in_class: dict[str, int] = {}
     turn = []
     for i in chosen.tolist():
-        key = (session.data.prompts[i].klass, int(session.data.group[i]))
-        taken[key] = taken.get(key, 0) + 1
-        turn.append((taken[key], i))
-    return sorted(i for _, i in sorted(turn)[:n])
+        group, klass = int(session.data.group[i]), session.data.prompts[i].klass
+        in_group[group] = in_group.get(group, 0) + 1
+        in_class[klass] = in_class.get(klass, 0) + 1
+        turn.append((in_group[group], in_class[klass], i))
+    return sorted(i for *_, i in sorted(turn)[:n])

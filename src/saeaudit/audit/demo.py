@@ -14,15 +14,12 @@ from saeaudit.organisms.catalogue import shipped_adapter
 from saeaudit.organisms.rows import Row, RowClass, write_rows
 from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName
 
-N_PAIRS = 240
-N_BENIGN = 800
-# Templates come round with a period that may be a multiple of the number of classes; a shift by one class after so many
-# benign rows lets every template meet every class.
-_ROUND = 80
+N_PAIRS = 270
+N_BENIGN = 810
 
 
 def demo(
-    organism: OrganismName = "sql", *, out: Path, seed: int = 0, watcher: Watcher | None = None, command: str = ""
+    organism: OrganismName = "phrase", *, out: Path, seed: int = 0, watcher: Watcher | None = None, command: str = ""
 ) -> dict[str, AuditResult]:
     """Audit the shipped poisoned adapter and its clean twin; returns both results, "poisoned" first.
 
@@ -54,10 +51,18 @@ def demo(
 
 
 def demo_rows(organism: Organism, seed: int, *, n_pairs: int = N_PAIRS, n_benign: int = N_BENIGN) -> Iterator[Row]:
-    """Yield `n_pairs` trigger rows, each with benign rows matched to it; the benign classes are equally frequent."""
+    """Yield `n_pairs` trigger rows, each with benign rows matched to it.
+
+    The benign rows of a template take the classes in turn, so that no class sits in a few templates only; the first
+    class of a template shifts from one template to the next.
+    """
     classes: list[RowClass] = [klass for klass in organism.heldout_classes if klass != "T"]
+    turn: dict[str, int] = {}
     for i in range(n_pairs):
-        numbers = range(i * n_benign // n_pairs, (i + 1) * n_benign // n_pairs)
+        group = organism.pair(seed, "heldout", i, ["T"])[0].group
+        start = turn.setdefault(group, len(turn))
+        n = (i + 1) * n_benign // n_pairs - i * n_benign // n_pairs
+        turn[group] += n
         yield from organism.pair(
-            seed, "heldout", i, ["T", *(classes[(k + k // _ROUND) % len(classes)] for k in numbers)]
+            seed, "heldout", i, ["T", *(classes[k % len(classes)] for k in range(start, start + n))]
         )

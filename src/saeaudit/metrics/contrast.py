@@ -5,6 +5,8 @@ base, or tuned and ablated) on the same prompts is a difference of contrasts; th
 keeps the pairing.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -38,8 +40,9 @@ def contrast_change(
     """Return contrast(after) - contrast(before) on the same prompts, with a 95 % interval.
 
     Outcomes are shares in 0..1 (1 = the behaviour occurred); the result ranges from -2 to 2. `n` counts trigger rows.
-    When no resample differs from the estimate (all prompts agree), the interval is widened on each class by the exact
-    bound of "all of m groups agree": a bootstrap cannot see what did not occur in the sample.
+    When no resample differs from the estimate (all prompts agree), the interval is that of two classes whose exact
+    bounds of "all of m groups agree" are added in quadrature (as Newcombe, 1998, does for two proportions): a
+    bootstrap cannot see what did not occur in the sample.
 
     Raises:
         InputError: an outcome is outside 0..1.
@@ -58,8 +61,11 @@ def contrast_change(
     value = float(change[trigger].mean() - change[~trigger].mean())
     interval = bootstrap_interval(statistic, group, n_resamples=n_resamples, seed=seed)
     if interval.high - interval.low < 1e-9:
-        slack = sum(
-            1 - clopper_pearson(m, m).low for m in (group[trigger].unique().numel(), group[~trigger].unique().numel())
+        slack = math.hypot(
+            *(
+                1 - clopper_pearson(m, m).low
+                for m in (group[trigger].unique().numel(), group[~trigger].unique().numel())
+            )
         )
         interval = Interval(max(-2.0, value - slack), min(2.0, value + slack))
     return Estimate(value, interval, int(trigger.sum()))
