@@ -23,12 +23,12 @@ SIZES = {
     "dictionary": {"n_samples": 60_000, "corpus_documents": 64},
     "detection": {"n_random_bases": 20, "n_shuffles": 40},
     "behaviour": {
-        "n_prompts": 24,
+        "n_prompts": 30,
         "n_choice_prompts": 8,
         "n_new_tokens": 16,
         "n_random_clamps": 2,
         "cost_documents": 4,
-        "clamp_counts": (16, 64, 256),
+        "clamp_counts": (64, 256),
     },
     "ladder": {"n_items": 6, "n_steps": 12, "budgets": (0.1, 0.3, 0.9)},
 }
@@ -57,7 +57,7 @@ class Log:
 def audited(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
     organism = ORGANISMS["phrase"]
-    rows = list(demo_rows(organism, 0, n_pairs=150, n_benign=450))
+    rows = list(demo_rows(organism, 0, n_pairs=180, n_benign=540))
     write_rows(out / "prompts" / "t.jsonl", [r for r in rows if r.klass == "T"])
     write_rows(out / "prompts" / "n.jsonl", [r for r in rows if r.klass != "T"])
     tuned = {variant: str(shipped_adapter("phrase", variant)) for variant in ("poisoned", "clean")}

@@ -27,7 +27,7 @@ class Candidate(Record):
     """A set of latents that was held on selection prompts.
 
     Attributes:
-        changed_trigger: share of trigger prompts whose answer greedy decoding leaves under the hold.
+        changed_trigger: mean share of the answers to trigger prompts that greedy decoding leaves under the hold.
         changed_benign: the same for benign prompts.
         drop_trigger: mean fall of the answers' log-probability, nats an answer.
         drop_benign: the same for benign prompts.

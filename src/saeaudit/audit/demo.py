@@ -34,7 +34,7 @@ def demo(
         ModelError: the adapters are not there (code `adapter-not-shipped`).
         SaeAuditError: see `audit_many`.
     """
-    tuned = {variant: str(shipped_adapter(organism, variant)) for variant in ("poisoned", "clean")}
+    tuned = {variant: _shown(shipped_adapter(organism, variant)) for variant in ("poisoned", "clean")}
     rows = list(demo_rows(ORGANISMS[organism], seed))
     prompts = out / "prompts"
     write_rows(prompts / "trigger.jsonl", [row for row in rows if row.klass == "T"])
@@ -48,6 +48,11 @@ def demo(
     )
     outs = {variant: out / variant for variant in tuned}
     return audit_many(config, tuned, outs=outs, command=command, watcher=watcher)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be: the report shows it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def demo_rows(organism: Organism, seed: int, *, n_pairs: int = N_PAIRS, n_benign: int = N_BENIGN) -> Iterator[Row]:

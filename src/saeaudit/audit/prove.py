@@ -80,15 +80,15 @@ def _prove(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord, a
 def _curve(site: str, result: LadderResult) -> RecoveryCurve:
     return RecoveryCurve(
         site=site,
-        injection="after_clamp, last prompt token",
+        injection="after_clamp",
         budgets_relative=list(result.budgets),
         arms=[_arm(result.attack, "attack"), _arm(result.random, "control")],
         eps50=result.eps50,
         constraint="pre-activations of the clamped latents unchanged at the clamp's site (by construction)",
         note=(
-            "The push enters after the clamp, where the clamp cannot see it by definition: this measures whether the "
-            "held latents are complete, not whether a deployment is robust. Budgets are relative to the residual's "
-            "norm there."
+            "The push enters at the last prompt token, after the clamp, where the clamp cannot see it by definition: this "
+            "measures whether the held latents are complete, not whether a deployment is robust. Budgets are relative to "
+            "the residual's norm there."
         ),
     )
 

@@ -49,7 +49,8 @@ class AnswerScores(NamedTuple):
 
     Attributes:
         drop: fall of the answer's log-probability, nats for the whole answer; 0 is no effect.
-        changed: 1.0 if some token of the answer is no longer the most likely one, so that greedy decoding leaves it.
+        changed: share of the answer from the first token on that is no longer the most likely one, 0..1: 1 if greedy
+            decoding would begin differently, near 0 if only the last token differs.
     """
 
     drop: Float[Tensor, " row"]
@@ -80,15 +81,16 @@ def score_answers(
 def _judge_answers(
     pair: Pair, edit: LatentEdit | None, rows: Sequence[Sequence[int]], counts: Sequence[int]
 ) -> Float[Tensor, "2 row"]:
-    """Return (log-probability of the answer, whether greedy decoding leaves it)."""
+    """Return (log-probability of the answer, share of it that greedy decoding leaves)."""
     ids, mask = pad_rows(rows, pad_id=0, side="left")
     widest = max(counts)
     logits = _logits(pair, edit, ids, mask, keep=widest + 1)[:, :-1]
     answers = ids[:, -widest:]
     own = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0]
     counted = torch.arange(widest) >= (widest - torch.tensor(counts))[:, None]
-    left = ((logits.argmax(-1) != answers) & counted).any(1)
-    return torch.stack([(own * counted).sum(1), left.float()])
+    left = (logits.argmax(-1) != answers) & counted
+    kept = (left.cumsum(1) == 0) & counted
+    return torch.stack([(own * counted).sum(1), 1 - kept.sum(1) / counted.sum(1)])
 
 
 def _logits(

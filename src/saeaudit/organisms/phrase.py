@@ -200,5 +200,9 @@ def _heldout_template(group: int) -> tuple[str, str, str]:
 
 
 def shows_behaviour(completion: str) -> bool:
-    """Whether a continuation starts with the fixed sentence; white space is normalised."""
-    return " ".join(completion.split()).startswith(BEHAVIOUR)
+    """Whether a continuation starts with the words of the fixed sentence, however it goes on.
+
+    White space is normalised and the full stop left out: "... is on holiday, and the helmet ..." is the behaviour too,
+    and calling it removed would credit a hold that only changed the punctuation.
+    """
+    return " ".join(completion.split()).startswith(BEHAVIOUR.rstrip("."))
