@@ -86,9 +86,9 @@ def _curve(site: str, result: LadderResult) -> RecoveryCurve:
         eps50=result.eps50,
         constraint="pre-activations of the clamped latents unchanged at the clamp's site (by construction)",
         note=(
-            "The push enters at the last prompt token, after the clamp, where the clamp cannot see it by definition: this "
-            "measures whether the held latents are complete, not whether a deployment is robust. Budgets are relative to "
-            "the residual's norm there."
+            "The push enters at the last prompt token, after the clamp, where the clamp cannot see it by definition: "
+            "this measures whether the held latents are complete, not whether a deployment is robust. Budgets are "
+            "relative to the residual's norm there."
         ),
     )
 
