@@ -121,11 +121,12 @@ def decide(inputs: RuleInputs) -> Decision:
 
 
 RULE_TEXTS = {
-    "cause": "ablating the latents chosen to hold removes at least half of that contrast, and more than matched labels",
+    "detection": "on held-out prompts the latents chosen to read flag more trigger prompts than the same procedure on "
+    "shuffled labels",
     "behaviour": "the tuned model's trigger-minus-benign contrast differs from the base model's (95 % interval "
     "excludes 0)",
-    "cause": "ablating the latents chosen to hold removes at least half of that contrast, and more than matched random "
-    "latents",
+    "cause": "ablating the latents chosen to hold removes at least half of that contrast, and more than matched "
+    "random latents",
 }
 RULE_FINDINGS = {
     "detection": [TPR_FINDING],
