@@ -92,3 +92,56 @@ def test_bad_requests_are_refused(tiny_llama, tokenizer):
         greedy(tiny_llama, tokenizer, TEXTS, n_new=0)
     with pytest.raises(ModelError, match="no site matches"):
         greedy(tiny_llama, tokenizer, TEXTS, n_new=2, edits={"layers.7": push})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("edits", [None, {"layers.1": push, "layers.3": push}], ids=["plain", "edited"])
+def test_drafts_change_nothing(family, edits):
+    """Right ones, ones that go wrong at each place, wrong from the start, none, shorter and longer than asked."""
+    model, tokenizer = tiny_model(family, 3), tiny_tokenizer()
+    expected = greedy(model, tokenizer, TEXTS, n_new=8, edits=edits)
+    right = [g.token_ids for g in expected]
+    wrong_at = [[tuple((t + (i == k)) % 300 for i, t in enumerate(ids)) for ids in right] for k in (0, 3, 6, 7)]
+    others = [[()] * 4, [ids[:5] for ids in right], [(*ids, 7, 7) for ids in right], [right[0], (), right[2][:1], (9,)]]
+    for drafts in (right, *wrong_at, *others):
+        assert greedy(model, tokenizer, TEXTS, n_new=8, batch_size=3, edits=edits, drafts=drafts) == expected
+
+
+def test_a_right_draft_is_read_in_one_pass_and_a_wrong_one_decoded_from_where_it_departs(tiny_llama, tokenizer):
+    right = [g.token_ids for g in greedy(tiny_llama, tokenizer, TEXTS[:1], n_new=8)]
+    width = len(tokenizer(TEXTS[0])["input_ids"])
+    calls = []
+
+    def note(h, start):
+        calls.append((start, h.shape[1]))
+        return h
+
+    greedy(tiny_llama, tokenizer, TEXTS[:1], n_new=8, edits={"layers.2": note}, drafts=right)
+    assert calls == [(0, width + 7)]
+    calls.clear()
+    wrong = [(*right[0][:4], right[0][4] + 1, 5, 5)]
+    greedy(tiny_llama, tokenizer, TEXTS[:1], n_new=8, edits={"layers.2": note}, drafts=wrong)
+    assert calls == [(0, width + 7), (0, width + 5), (width + 5, 1), (width + 6, 1)]
+
+
+def test_a_draft_that_runs_over_an_end_token_ends_there(tokenizer):
+    model = tiny_model("llama", 3)
+    free = greedy(model, tokenizer, TEXTS, n_new=10)
+    model.generation_config.eos_token_id = [free[0].token_ids[4]]
+    ended = greedy(model, tokenizer, TEXTS, n_new=10)
+    assert len(ended[0].token_ids) < 10
+    assert greedy(model, tokenizer, TEXTS, n_new=10, drafts=[g.token_ids for g in free]) == ended
+    assert greedy(model, tokenizer, TEXTS, n_new=10, drafts=[g.token_ids for g in ended]) == ended
+
+
+def test_edits_may_differ_from_prompt_to_prompt(tiny_llama, tokenizer):
+    sizes = torch.tensor([0.0, 3.0, -3.0, 6.0])
+
+    def edits(rows):
+        return {"layers.1": lambda h, start: h + sizes[rows][:, None, None] * torch.linspace(-1, 1, h.shape[-1])}
+
+    expected = [
+        greedy(tiny_llama, tokenizer, [t], n_new=6, edits=lambda _, i=i: edits([i]))[0] for i, t in enumerate(TEXTS)
+    ]
+    assert greedy(tiny_llama, tokenizer, TEXTS, n_new=6, batch_size=2, edits=edits) == expected
+    assert expected != greedy(tiny_llama, tokenizer, TEXTS, n_new=6)

@@ -9,6 +9,7 @@ from saeaudit.models.load import load_model
 from saeaudit.models.loaded import LoadedModel, Pair, make_card
 from saeaudit.models.pair import load_pair, make_pair
 from saeaudit.models.precision import Dtype, resolve_dtype
+from saeaudit.models.resume import resumed_at
 from saeaudit.models.sites import Site, blocks, decoder, resolve_site, site_index, site_name
 from saeaudit.models.tokens import (
     TokenBatch,
@@ -52,6 +53,7 @@ __all__ = [
     "position_ids",
     "resolve_dtype",
     "resolve_site",
+    "resumed_at",
     "run_blocks",
     "site_index",
     "site_name",
