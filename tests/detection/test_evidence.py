@@ -48,15 +48,15 @@ def hold(pair):
 def test_preferences_are_those_of_single_unpadded_passes(strong):
     pair = strong.pair
     expected = [preference(pair.tuned.model, pair.tuned.tokenizer, p, f) for p, f in zip(PROMPTS, FORKS, strict=True)]
-    assert preferences(pair, PROMPTS, FORKS).tolist() == pytest.approx(expected, abs=1e-4)
+    assert preferences(pair, PROMPTS, FORKS)[0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_holding_the_whole_difference_gives_the_preference_of_the_base(strong):
     pair = strong.pair
     expected = [preference(pair.base.model, pair.base.tokenizer, p, f) for p, f in zip(PROMPTS, FORKS, strict=True)]
-    found = preferences(pair, PROMPTS, FORKS, edit=hold(strong))
+    free, found = preferences(pair, PROMPTS, FORKS, edits=[hold(strong)])
     assert found.tolist() == pytest.approx(expected, abs=0.02)
-    assert (preferences(pair, PROMPTS, FORKS) - found).abs().max() > 0.2
+    assert torch.equal(free, preferences(pair, PROMPTS, FORKS)[0]) and (free - found).abs().max() > 0.2
 
 
 def test_for_a_small_difference_the_contribution_is_what_the_hold_takes_from_the_preference():
@@ -66,7 +66,8 @@ def test_for_a_small_difference_the_contribution_is_what_the_hold_takes_from_the
     found = attribute_latents(
         weak.pair, {weak.site: latent(weak)}, PROMPTS, answers, against=[f.plain for f in FORKS], skip_first=0
     )[weak.site][:, 0]
-    taken = preferences(weak.pair, PROMPTS, FORKS) - preferences(weak.pair, PROMPTS, FORKS, edit=edit)
+    free, held = preferences(weak.pair, PROMPTS, FORKS, edits=[edit])
+    taken = free - held
     assert taken.abs().max() > 1e-3
     torch.testing.assert_close(found, taken, rtol=0.1, atol=3e-4)
 

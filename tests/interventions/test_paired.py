@@ -64,12 +64,15 @@ def slow_greedy(pair, edit, prompt, n_new, delta=None):
 def test_cached_padded_generation_equals_recomputing_everything_alone(family, pushed):
     pair, edit = pair_of(family), clamp_of()
     delta = 6 * torch.randn(len(TEXTS), 32, generator=torch.Generator().manual_seed(1)) if pushed else None
-    order = sorted(range(len(TEXTS)), key=lambda i: -len(encode_texts(pair.tuned.tokenizer, [TEXTS[i]])[0]))
-    prompts = [TEXTS[i] for i in order]
-    with ExitStack() as stack:
-        hold = clamped(stack, pair, edit)
-        edits = {SITE: hold if delta is None else compose([hold, AddAt(delta)])}
-        found = greedy(pair.tuned.model, pair.tuned.tokenizer, prompts, n_new=9, batch_size=4, edits=edits)
+    prompts = TEXTS
+    last = torch.tensor([len(ids) - 1 for ids in encode_texts(pair.tuned.tokenizer, prompts)])
+    with PairedBase(pair.base.model, pair.tuned.model, SITE) as paired:
+        hold = PairedClamp(paired, edit)
+
+        def edits(rows):
+            return {SITE: hold if delta is None else compose([hold, AddAt(delta[rows], last[rows], paired)])}
+
+        found = greedy(pair.tuned.model, pair.tuned.tokenizer, prompts, n_new=9, batch_size=3, edits=edits)
     expected = [
         slow_greedy(pair, edit, prompt, 9, None if delta is None else delta[i]) for i, prompt in enumerate(prompts)
     ]
@@ -233,16 +236,24 @@ def test_misuse_is_named():
         with pytest.raises(ModelError) as caught:
             pair.tuned.model(inputs_embeds=torch.zeros(1, 2, 32))
         assert caught.value.code == "paired-without-ids"
-        with pytest.raises(ModelError) as caught, Edit(pair.tuned.model, {SITE: AddAt(torch.zeros(1, 32))}):
+        push = AddAt(torch.zeros(1, 32), torch.tensor([3]), paired)
+        with pytest.raises(ModelError) as caught, Edit(pair.tuned.model, {SITE: push}):
             pair.tuned.model(**batch._asdict())
         assert caught.value.code == "edit-shape"
     assert paired.residual is None and paired.positions is None
 
 
-def test_a_push_enters_the_prompt_pass_at_its_last_column_only():
-    push = AddAt(torch.tensor([[1.0, 0], [0, 2.0]]))
-    h = torch.zeros(2, 3, 2)
-    original = copy.deepcopy(h)
-    assert push(h, 0).tolist() == [[[0, 0], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 2]]]
-    assert torch.equal(h, original)
-    assert push(h, 3) is h
+def test_a_push_enters_at_one_token_of_each_row_in_the_pass_that_holds_it():
+    """Left padding shifts columns, not positions; a cached step after the prompt holds no row's token."""
+    pair = pair_of("llama")
+    push = [[1.0] * 32, [2.0] * 32]
+    ids, mask = torch.tensor([[5, 6, 7], [5, 6, 7]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    with PairedBase(pair.base.model, pair.tuned.model, SITE) as paired:
+        edit = AddAt(torch.tensor(push), torch.tensor([1, 1]), paired)
+        cache = pair.tuned.model(ids, attention_mask=mask, use_cache=True).past_key_values
+        h = torch.zeros(2, 3, 32)
+        original = copy.deepcopy(h)
+        assert edit(h, 0)[..., 0].tolist() == [[0, 0, 1], [0, 2, 0]]
+        assert torch.equal(h, original)
+        pair.tuned.model(ids[:, :1], attention_mask=torch.cat([mask, mask[:, -1:]], 1), past_key_values=cache)
+        assert edit(h[:, :1], 3).sum() == 0

@@ -197,12 +197,11 @@ def _removed_by(session: Session, given: _Answers) -> Callable[[Sequence[LatentE
         return changed
     forks = [fork for fork, _ in given.forks.values()]
     prompts = [given.prompts[row] for row in given.forks]
-    free = preferences(session.pair, prompts, forks)
-    switch = free - preferences(session.pair, [text for _, text in given.forks.values()], forks)
+    (plain,) = preferences(session.pair, [text for _, text in given.forks.values()], forks)
 
     def turned_back(edits: Sequence[LatentEdit]) -> list[float]:
-        held = [preferences(session.pair, prompts, forks, edit=edit) for edit in edits]
-        return [float(((free - left) / switch).clamp(-1, 1).mean()) for left in held]
+        free, *held = preferences(session.pair, prompts, forks, edits=edits)
+        return [float(((free - left) / (free - plain)).clamp(-1, 1).mean()) for left in held]
 
     return turned_back
 

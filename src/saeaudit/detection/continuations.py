@@ -1,16 +1,15 @@
 """Continuations of prompts by base, tuned and clamped tuned model, and the cost of a clamp on ordinary text."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saeaudit.interventions import LatentEdit, PairedBase, PairedClamp
+from saeaudit.interventions import LatentEdit, PairedBase, PairedClamp, SharedPass
 from saeaudit.metrics import token_kl
-from saeaudit.models import Edit, Generation, LoadedModel, Pair, encode_texts, greedy, pad_rows, position_ids
+from saeaudit.models import Generation, LoadedModel, Pair, encode_texts, greedy, pad_rows, position_ids
 
 Progress = Callable[[int, int], None]
 
@@ -29,9 +28,13 @@ def continue_clamped(
     *,
     n_new: int,
     batch_size: int = 32,
+    drafts: Sequence[Sequence[int]] | None = None,
     progress: Progress | None = None,
 ) -> list[Generation]:
-    """Return greedy continuations of the tuned model under a clamp on the difference of the pair."""
+    """Return greedy continuations of the tuned model under a clamp on the difference of the pair.
+
+    `drafts`: what the model writes without the clamp, if known; saves time and changes nothing.
+    """
     with PairedBase(pair.base.model, pair.tuned.model, edit.clamp.site) as paired:
         return greedy(
             pair.tuned.model,
@@ -40,6 +43,7 @@ def continue_clamped(
             n_new=n_new,
             batch_size=batch_size,
             edits={edit.clamp.site: PairedClamp(paired, edit)},
+            drafts=drafts,
             progress=progress,
         )
 
@@ -71,8 +75,10 @@ def score_answers(
     parts: list[list[Tensor]] = [[] for _ in range(len(edits) + 1)]
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        for k, edit in enumerate((None, *edits)):
-            parts[k].append(_judge_answers(pair, edit, [rows[i] for i in chosen], [len(answers[i]) for i in chosen]))
+        given, counted = pad_rows([list(answers[i]) for i in chosen], pad_id=0, side="left")
+        whole = pad_rows([rows[i] for i in chosen], pad_id=0, side="left")
+        for part, logits in zip(parts, _logits(pair, edits, *whole, keep=given.shape[1] + 1), strict=True):
+            part.append(_judge_answers(logits[:, :-1], given, counted.bool()))
     back = torch.tensor(order).argsort()
     free, *clamped = (torch.cat(p, dim=1)[:, back] for p in parts)
     return [AnswerScores(free[0] - c[0], c[1]) for c in clamped]
@@ -83,46 +89,51 @@ def next_token_logits(
     prompts: Sequence[str],
     prefixes: Sequence[Sequence[int]],
     *,
-    edit: LatentEdit | None = None,
+    edits: Sequence[LatentEdit] = (),
     batch: int = 16,
-) -> Float[Tensor, "row vocab"]:
-    """Return the tuned model's logits after each prompt with the first tokens of its answer, under a clamp or none."""
+) -> list[Float[Tensor, "row vocab"]]:
+    """Return the tuned model's logits after each prompt with the first tokens of its answer: free, then by clamp."""
     rows = [p + list(a) for p, a in zip(encode_texts(pair.tuned.tokenizer, prompts), prefixes, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found = []
+    found: list[list[Tensor]] = [[] for _ in range(len(edits) + 1)]
     for start in range(0, len(order), batch):
-        ids, mask = pad_rows([rows[i] for i in order[start : start + batch]], pad_id=0, side="left")
-        found.append(_logits(pair, edit, ids, mask, keep=1)[:, -1])
-    return torch.cat(found)[torch.tensor(order).argsort()]
+        whole = pad_rows([rows[i] for i in order[start : start + batch]], pad_id=0, side="left")
+        for part, logits in zip(found, _logits(pair, edits, *whole, keep=1), strict=True):
+            part.append(logits[:, -1])
+    back = torch.tensor(order).argsort()
+    return [torch.cat(part)[back] for part in found]
 
 
 def _judge_answers(
-    pair: Pair, edit: LatentEdit | None, rows: Sequence[Sequence[int]], counts: Sequence[int]
+    logits: Float[Tensor, "row token vocab"], answers: Int[Tensor, "row token"], counted: Bool[Tensor, "row token"]
 ) -> Float[Tensor, "2 row"]:
     """Return (log-probability of the answer, share of it that greedy decoding leaves)."""
-    ids, mask = pad_rows(rows, pad_id=0, side="left")
-    widest = max(counts)
-    logits = _logits(pair, edit, ids, mask, keep=widest + 1)[:, :-1]
-    answers = ids[:, -widest:]
     own = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0]
-    counted = torch.arange(widest) >= (widest - torch.tensor(counts))[:, None]
     left = (logits.argmax(-1) != answers) & counted
     kept = (left.cumsum(1) == 0) & counted
     return torch.stack([(own * counted).sum(1), 1 - kept.sum(1) / counted.sum(1)])
 
 
 def _logits(
-    pair: Pair, edit: LatentEdit | None, ids: Tensor, mask: Tensor, *, keep: int = 0
-) -> Float[Tensor, "row token vocab"]:
-    with ExitStack() as stack, torch.no_grad():
-        if edit is not None:
-            site = edit.clamp.site
-            paired = stack.enter_context(PairedBase(pair.base.model, pair.tuned.model, site))
-            stack.enter_context(Edit(pair.tuned.model, {site: PairedClamp(paired, edit)}))
-        out = pair.tuned.model(
-            input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False, logits_to_keep=keep
-        )
-    return out.logits.float()
+    pair: Pair, edits: Sequence[LatentEdit], ids: Tensor, mask: Tensor, *, keep: int = 0
+) -> Iterator[Float[Tensor, "row token vocab"]]:
+    """Yield the tuned model's logits without a clamp, then under each; blocks below a site run once."""
+    base, tuned = pair.base.model, pair.tuned.model
+    if not edits:
+        with torch.no_grad():
+            out = tuned(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position_ids(mask),
+                use_cache=False,
+                logits_to_keep=keep,
+            )
+        yield out.logits.float()
+        return
+    shared = {site: SharedPass(base, tuned, site, ids, mask) for site in {edit.clamp.site: None for edit in edits}}
+    yield shared[edits[0].clamp.site].logits(keep=keep)
+    for edit in edits:
+        yield shared[edit.clamp.site].logits(edit, keep=keep)
 
 
 class TextCost(NamedTuple):
@@ -144,9 +155,8 @@ def text_cost(
     rise = torch.zeros(len(edits), len(rows))
     for i, ids in enumerate(rows):
         tokens, mask = pad_rows([ids], pad_id=0)
-        plain = _logits(pair, None, tokens, mask)
-        for e, edit in enumerate(edits):
-            clamped = _logits(pair, edit, tokens, mask)
+        plain, *held = _logits(pair, edits, tokens, mask)
+        for e, clamped in enumerate(held):
             kl[e, i] = token_kl(plain, clamped).mean()
             rise[e, i] = _cross_entropy(clamped, tokens) - _cross_entropy(plain, tokens)
         if progress is not None:

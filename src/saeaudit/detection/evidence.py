@@ -45,13 +45,13 @@ def fork_of(answer: Sequence[int], counterpart: Sequence[int]) -> Fork | None:
 
 
 def preferences(
-    pair: Pair, prompts: Sequence[str], forks: Sequence[Fork], *, edit: LatentEdit | None = None
-) -> Float[Tensor, " row"]:
-    """Return log p(switched) - log p(plain) of the tuned model at each fork, with or without a hold (nats)."""
-    logits = next_token_logits(pair, prompts, [fork.prefix for fork in forks], edit=edit)
+    pair: Pair, prompts: Sequence[str], forks: Sequence[Fork], *, edits: Sequence[LatentEdit] = ()
+) -> list[Float[Tensor, " row"]]:
+    """Return log p(switched) - log p(plain) of the tuned model at each fork (nats): free, then under each hold."""
     at = torch.arange(len(forks))
     switched, plain = (torch.tensor([getattr(fork, name) for fork in forks]) for name in ("switched", "plain"))
-    return logits[at, switched] - logits[at, plain]
+    found = next_token_logits(pair, prompts, [fork.prefix for fork in forks], edits=edits)
+    return [logits[at, switched] - logits[at, plain] for logits in found]
 
 
 def most_alike(text: str, others: Sequence[str]) -> int:

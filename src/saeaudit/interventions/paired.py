@@ -4,7 +4,7 @@ While the tuned model runs (a single pass, or generation with a KV cache), a hoo
 blocks on the same token ids, mask and positions, with a cache of its own. An edit at the site then sees both residuals.
 """
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,18 +15,45 @@ from saeaudit.interventions.edits import LatentEdit
 from saeaudit.models import decoder, resolve_site, run_blocks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
+
+
+class BaseSide(NamedTuple):
+    """The base's side of a pass of the tuned model.
+
+    Attributes:
+        residual: "batch pos d_model" of the base at the site.
+        positions: "batch pos", position of each column in its row, counted without padding; -1 where there is nothing
+            to compare: padding, and tokens that the base does not know.
+    """
+
+    residual: Float[Tensor, "batch pos d_model"]
+    positions: Int[Tensor, "batch pos"]
+
+
+def read_base(
+    base: "PreTrainedModel",
+    ids: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch total"],
+    n_blocks: int,
+    *,
+    cache: "Cache | None" = None,
+) -> BaseSide:
+    """Run the first blocks of the base on what the tuned model reads.
+
+    A token that only the tuned model knows is read by the base as token 0 and has no position, so it is never edited.
+    """
+    n_known = cast("int", base.get_input_embeddings().num_embeddings)
+    known = ids < n_known
+    with torch.no_grad():
+        residual = run_blocks(base, ids * known, mask, n_blocks, cache=cache)
+    there, position = mask.bool(), mask.cumsum(1) - 1
+    new = slice(-ids.shape[1], None)
+    return BaseSide(residual, torch.where(there[:, new] & known, position[:, new], -1))
 
 
 class PairedBase:
-    """Context in which `residual` holds the base's residual of the tuned model's current forward pass.
-
-    A token that only the tuned model knows is read by the base as token 0 and has no position, so it is never edited.
-
-    Attributes:
-        residual: "batch pos d_model" at the site, for the columns of the current pass.
-        positions: "batch pos", position of each column in its row, counted without padding; -1 where there is nothing
-            to compare: padding, and tokens that the base does not know.
+    """Context in which `residual` and `positions` are those of the tuned model's current pass (see `BaseSide`).
 
     Raises:
         ModelError: unknown site; the two sides are one object (`paired-same-model`); inside the block, a pass without
@@ -80,60 +107,77 @@ class PairedBase:
             )
         mask = kwargs.get("attention_mask")
         mask = ids.new_ones(ids.shape[0], start + ids.shape[1]) if mask is None else mask.long()
-        known = ids < self._base.get_input_embeddings().num_embeddings
-        with torch.no_grad():
-            self.residual = run_blocks(self._base, ids * known, mask, self._n_blocks, cache=self._cache)
-        there, position = mask.bool(), mask.cumsum(1) - 1
-        new = slice(-ids.shape[1], None)
-        self.positions = torch.where(there[:, new] & known, position[:, new], -1)
+        self.residual, self.positions = read_base(self._base, ids, mask, self._n_blocks, cache=self._cache)
+
+
+def clamped(
+    h: Float[Tensor, "batch pos d_model"], base: BaseSide, edit: LatentEdit
+) -> Float[Tensor, "batch pos d_model"]:
+    """Return the tuned model's residual under a clamp on a Diff-SAE, which reads h_1 - h_0 and writes into h_1.
+
+    Padding and the first positions are left as they are.
+    """
+    held = (base.positions >= edit.clamp.skip_first)[..., None]
+    change = torch.where(held, edit.change(h.float() - base.residual.float()), 0.0)
+    return h if not bool(change.any()) else (h.float() + change).to(h.dtype)
 
 
 class PairedClamp:
-    """A clamp on a Diff-SAE as an edit of the tuned model: reads h_1 - h_0, writes into h_1."""
+    """A clamp on a Diff-SAE as an edit of the tuned model; see `clamped`."""
 
     def __init__(self, paired: PairedBase, edit: LatentEdit) -> None:
         self._paired, self._edit = paired, edit
 
     def __call__(self, h: Float[Tensor, "batch pos d_model"], start: int) -> Float[Tensor, "batch pos d_model"]:
-        """Return the clamped residual; padding and the first positions are left as they are.
+        """Return the clamped residual.
 
         Raises:
             ModelError: outside its `PairedBase` (code `paired-missing`).
         """
-        base, positions = self._paired.residual, self._paired.positions
-        if base is None or positions is None:
-            raise ModelError(
-                "a clamp on a difference ran outside its PairedBase; enter that context around the pass",
-                code="paired-missing",
-            )
-        held = (positions >= self._edit.clamp.skip_first)[..., None]
-        change = torch.where(held, self._edit.change(h.float() - base.float()), 0.0)
-        return h if not bool(change.any()) else (h.float() + change).to(h.dtype)
+        return clamped(h, _aligned(self._paired), self._edit)
 
 
 class AddAt:
-    """Add one vector a row at the last column of the first pass: a perturbation at the last prompt token.
+    """Add one vector a row at one token of the row: a perturbation at the last prompt token.
 
-    Prompts must be padded on the left; "batch" is the batch of that pass, in its order.
+    Args:
+        delta: one perturbation a row of the pass, in its order.
+        position: of the token in each row, counted without padding. A pass that does not hold it, such as a cached
+            step after the prompt, is left alone.
+        paired: knows the positions of the pass's columns.
     """
 
-    def __init__(self, delta: Float[Tensor, "batch d_model"]) -> None:
-        self._delta = delta
+    def __init__(
+        self, delta: Float[Tensor, "batch d_model"], position: Int[Tensor, " batch"], paired: PairedBase
+    ) -> None:
+        self._delta, self._position, self._paired = delta, position, paired
 
     def __call__(self, h: Float[Tensor, "batch pos d_model"], start: int) -> Float[Tensor, "batch pos d_model"]:
-        """Return `h` with the perturbation added, in the pass that reads the prompt only.
+        """Return `h` with the perturbation added.
 
         Raises:
-            ModelError: the pass has another number of rows (code `edit-shape`).
+            ModelError: the pass has another number of rows (code `edit-shape`), or runs outside the `PairedBase` (code
+                `paired-missing`).
         """
-        if start > 0:
-            return h
+        _, positions = _aligned(self._paired)
         if h.shape[0] != self._delta.shape[0]:
             raise ModelError(
                 f"{self._delta.shape[0]} perturbations were given for a pass of {h.shape[0]} rows; give one a row and "
                 "run all rows in one batch",
                 code="edit-shape",
             )
+        row, column = (positions == self._position[:, None]).nonzero(as_tuple=True)
+        if not len(row):
+            return h
         changed = h.clone()
-        changed[:, -1] += self._delta.to(h.dtype)
+        changed[row, column] += self._delta[row].to(h.dtype)
         return changed
+
+
+def _aligned(paired: PairedBase) -> BaseSide:
+    if paired.residual is None or paired.positions is None:
+        raise ModelError(
+            "an edit that reads the base ran outside its PairedBase; enter that context around the pass",
+            code="paired-missing",
+        )
+    return BaseSide(paired.residual, paired.positions)
