@@ -140,12 +140,12 @@ def test_searches_in_a_batch_equal_searches_one_by_one():
     free, objective = null_space(edit.encoder), continuation(pair, edit)
     budgets = objective.anchor_norm[ITEM] * torch.tensor([0.1, 0.5, 0.0, 1.0, 0.3, 0.5, 0.8])
     starts = random_feasible(0.01 * budgets, free, torch.Generator().manual_seed(0))
-    together = search(lambda d: objective(d, ITEM), budgets, free, n_steps=6, starts=starts)
+    together = search(lambda d, rows: objective(d, ITEM[rows]), budgets, free, n_steps=6, starts=starts)
     assert bool((together.margin[budgets > 0] > objective(0 * starts, ITEM).margin[budgets > 0]).all())
     for row in range(len(ITEM)):
         one, alone = slice(row, row + 1), continuation(pair, edit, items=[int(ITEM[row])])
         found = search(
-            lambda d, alone=alone: alone(d, torch.tensor([0])), budgets[one], free, n_steps=6, starts=starts[one]
+            lambda d, _, alone=alone: alone(d, torch.tensor([0])), budgets[one], free, n_steps=6, starts=starts[one]
         )
         torch.testing.assert_close(found.delta, together.delta[one], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(found.margin, together.margin[one], rtol=1e-3, atol=1e-3)
@@ -157,7 +157,9 @@ def test_a_positive_margin_means_that_greedy_decoding_writes_the_answer():
     written = []
     for i, prompt in enumerate(prompts):
         with ExitStack() as stack:
-            edits = {SITE: compose([enter_clamp(stack, pair, edit), AddAt(delta[i : i + 1])])}
+            paired = stack.enter_context(PairedBase(pair.base.model, pair.tuned.model, SITE))
+            push = AddAt(delta[i : i + 1], torch.tensor([len(PROMPTS[i]) - 1]), paired)
+            edits = {SITE: compose([PairedClamp(paired, edit), push])}
             written += greedy(pair.tuned.model, TOKENIZER, [prompt], n_new=3, edits=edits)
     answers = [g.token_ids for g in written]
 

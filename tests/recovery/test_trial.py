@@ -19,26 +19,45 @@ def pair():
     return Pair(base, tuned_copy(base))
 
 
-def written(pair, prompts, delta, progress=lambda *_: None):
-    return generate(pair, EDIT, prompts, delta, n_new=5, progress=progress)
+def flip(prompt, answer=(7, 8)):
+    return Flip(prompt, tuple(TOKENIZER(prompt)["input_ids"]), answer)
+
+
+FLIPS = [flip(prompt) for prompt in PROMPTS]
+
+
+def written(pair, item, delta, **more):
+    return generate(pair, EDIT, FLIPS, delta, torch.tensor(item), n_new=5, **more)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
 def test_each_row_gets_its_own_push_whatever_its_length_and_place(pair, monkeypatch, batch):
+    everything = list(range(len(PROMPTS)))
     delta = 8 * torch.randn(len(PROMPTS), 32, generator=torch.Generator().manual_seed(0))
-    alone = [written(pair, [prompt], delta[i : i + 1])[0] for i, prompt in enumerate(PROMPTS)]
+    alone = [written(pair, [i], delta[i : i + 1])[0] for i in everything]
     assert alone[3] != alone[5]  # one prompt, two pushes
-    assert sum(a != b for a, b in zip(alone, written(pair, PROMPTS, 0 * delta), strict=True)) >= 4
+    assert sum(a != b for a, b in zip(alone, written(pair, everything, 0 * delta), strict=True)) >= 4
     monkeypatch.setattr(trial, "BATCH", batch)
     seen = []
-    assert written(pair, PROMPTS, delta, lambda *at: seen.append(at)) == alone
+    assert written(pair, everything, delta, progress=lambda *at: seen.append(at)) == alone
     assert seen[-1] == (6, 6) and len(seen) == -(-6 // batch)
     order = [4, 0, 5, 2, 1, 3]
-    assert written(pair, [PROMPTS[i] for i in order], delta[order]) == [alone[i] for i in order]
+    assert written(pair, order, delta[order]) == [alone[i] for i in order]
 
 
-def flip(prompt, answer=(7, 8)):
-    return Flip(prompt, tuple(TOKENIZER(prompt)["input_ids"]), answer)
+@pytest.mark.parametrize("batch", [4, 32])
+def test_drafts_change_nothing_under_a_push_either(pair, monkeypatch, batch):
+    """The push stays at the last prompt token, also where tokens of the answer stand behind it in the same pass."""
+    monkeypatch.setattr(trial, "BATCH", batch)
+    everything = list(range(len(PROMPTS)))
+    delta = 8 * torch.randn(len(PROMPTS), 32, generator=torch.Generator().manual_seed(0))
+    expected = written(pair, everything, delta)
+    right = [g.token_ids for g in expected]
+    half = [(*ids[:2], 9, 9) for ids in right]
+    still = [g.token_ids for g in written(pair, everything, 0 * delta)]
+    mixed = [right[0], half[1], still[2], (), right[4], still[5]]
+    for drafts in (right, half, still, mixed):
+        assert written(pair, everything, delta, drafts=drafts) == expected
 
 
 def test_flips_are_checked_before_any_work(pair):

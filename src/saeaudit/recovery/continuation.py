@@ -13,15 +13,14 @@ again the most likely one, so that greedy decoding would write them.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from saeaudit.errors import InputError
-from saeaudit.models import Capture, Edit, EditFunction, blocks, decoder, pad_rows, position_ids, resolve_site
-from saeaudit.models.blocks import with_child
+from saeaudit.models import Capture, Edit, EditFunction, decoder, pad_rows, position_ids, resolve_site, resumed_at
 from saeaudit.recovery.search import RowScores
 
 if TYPE_CHECKING:
@@ -101,10 +100,7 @@ class ClampedContinuation:
         over tokens of what each lacks of a margin of 0.1, so a row that has what it wants has no gradient.
         """
         h = torch.cat([self.clamped[item, :1] + delta[:, None], self.clamped[item, 1:]], dim=1).to(self._dtype)
-        stack = blocks(self._model)
-        above = nn.ModuleList([*(_Given(b, h) for b in stack[: self._n_lower]), *stack[self._n_lower :]])
-        # The whole model is called, not decoder and head: some families scale or cap their logits in between.
-        upper = cast("PreTrainedModel", with_child(self._model, stack, above))
+        upper = resumed_at(self._model, self._n_lower, h)
         out = upper(
             input_ids=self._inputs[item],
             attention_mask=self._mask[item],
@@ -130,19 +126,6 @@ class ClampedContinuation:
         loss = (torch.relu(GOAL - margin) * counted).sum(1) / counted.sum(1)
         worst = torch.where(counted > 0, margin, torch.inf).amin(1)
         return RowScores(loss, worst)
-
-
-class _Given(nn.Module):
-    """Stands for a block below the site: hands on the residual that is known already."""
-
-    def __init__(self, block: nn.Module, h: Tensor) -> None:
-        super().__init__()
-        self._h = h
-        if hasattr(block, "attention_type"):
-            self.attention_type = block.attention_type
-
-    def forward(self, *_: Any, **__: Any) -> Tensor:
-        return self._h
 
 
 def _new_cache() -> Any:

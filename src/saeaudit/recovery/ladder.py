@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from saeaudit.errors import EvidenceError
 from saeaudit.interventions import LatentEdit
-from saeaudit.models import Pair
+from saeaudit.models import Generation, Pair
 from saeaudit.recovery.continuation import ClampedContinuation
 from saeaudit.recovery.nullspace import null_space
 from saeaudit.recovery.search import START, random_feasible, search
-from saeaudit.recovery.trial import Flip, Progress, enter_clamp, judge, longest_trial, require_flips
+from saeaudit.recovery.trial import Flip, Progress, enter_clamp, generate, longest_trial, require_flips
 from saeaudit.seeds import torch_generator
 
 
@@ -119,12 +119,12 @@ def climb(
     require_flips(pair.tuned, flips)
     free = null_space(edit.encoder)
     objective = _objective(pair, edit, flips, config)
-    n, ladder = len(flips), (0.0, *config.budgets)
-    item = torch.arange(n).repeat_interleave(len(ladder))
-    budgets = objective.anchor_norm[item] * torch.tensor(ladder).repeat(n)
-    report = _Work(progress, config.n_steps + 2 * len(item))
+    n, n_rungs = len(flips), len(config.budgets)
+    item = torch.arange(n).repeat_interleave(n_rungs)
+    budgets = objective.anchor_norm[item] * torch.tensor(config.budgets).repeat(n)
+    report = _Work(progress, config.n_steps + n + 2 * len(item))
     found = search(
-        lambda delta: objective(delta, item),
+        lambda delta, rows: objective(delta, item[rows]),
         budgets,
         free,
         n_steps=config.n_steps,
@@ -132,14 +132,57 @@ def climb(
         progress=report.after(0),
     )
     chance = random_feasible(budgets, free, torch_generator(seed, "recovery", "random"))
-    arms = []
-    for k, (name, delta) in enumerate((("search", found.delta), ("random direction", chance))):
-        watch = report.after(config.n_steps + k * len(item))
-        n_tokens = n_new or longest_trial(pair.tuned, flips)
-        back = judge(pair, edit, flips, came_back, delta, item, n_new=n_tokens, progress=watch)
-        arms.append(_not_vacuous(ArmResult(name, back.reshape(n, len(ladder)))))
+    trial = _Trial(pair, edit, flips, came_back, n_new or longest_trial(pair.tuned, flips))
+    unpushed, still = trial(torch.zeros(n, free.d_model), torch.arange(n), None, report.after(config.n_steps))
+    _require_honest(still)
+    same = [unpushed[i].token_ids for i in item.tolist()]
+    hoped = [
+        flips[i].answer_ids if success else ids
+        for i, success, ids in zip(item.tolist(), found.success.tolist(), same, strict=True)
+    ]
+    _, attack = trial(found.delta, item, hoped, report.after(config.n_steps + n))
+    _, random = trial(chance, item, same, report.after(config.n_steps + n + len(item)))
+    arms = [
+        ArmResult(name, torch.cat([still[:, None], back.reshape(n, n_rungs)], 1))
+        for name, back in (("search", attack), ("random direction", random))
+    ]
     leak = max(_leak(edit, found.delta), _leak(edit, chance))
+    ladder = (0.0, *config.budgets)
     return LadderResult(ladder, arms[0], arms[1], _eps50(arms[0], ladder), leak)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Lets the clamped model write, and asks the detector."""
+
+    pair: Pair
+    edit: LatentEdit
+    flips: Sequence[Flip]
+    came_back: Callable[[int, str], bool]
+    n_new: int
+
+    def __call__(
+        self,
+        delta: Float[Tensor, "row d_model"],
+        item: Int[Tensor, " row"],
+        drafts: Sequence[Sequence[int]] | None,
+        progress: Progress,
+    ) -> tuple[list[Generation], Bool[Tensor, " row"]]:
+        """Return what is written under each perturbation, and whether the behaviour of flip `item` is seen in it."""
+        made = generate(
+            self.pair, self.edit, self.flips, delta, item, n_new=self.n_new, drafts=drafts, progress=progress
+        )
+        back = [self.came_back(i, g.text) for i, g in zip(item.tolist(), made, strict=True)]
+        return made, torch.tensor(back)
+
+
+def _require_honest(unpushed: Bool[Tensor, " item"]) -> None:
+    if bool(unpushed.any()):
+        raise EvidenceError(
+            "the behaviour is seen under the clamp without any perturbation: the detector or the set of flips is "
+            "wrong; use for both the detector and the number of tokens that chose the flips",
+            code="vacuous-detector",
+        )
 
 
 def _objective(pair: Pair, edit: LatentEdit, flips: Sequence[Flip], config: LadderConfig) -> ClampedContinuation:
@@ -166,16 +209,6 @@ class _Work:
                 self._progress(before + done, self._total)
 
         return report
-
-
-def _not_vacuous(arm: ArmResult) -> ArmResult:
-    if bool(arm.came_back[:, 0].any()):
-        raise EvidenceError(
-            "the behaviour is seen under the clamp without any perturbation: the detector or the set of flips is "
-            "wrong; use for both the detector and the number of tokens that chose the flips",
-            code="vacuous-detector",
-        )
-    return arm
 
 
 def _eps50(arm: ArmResult, budgets: Sequence[float]) -> float | None:

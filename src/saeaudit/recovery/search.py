@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.errors import NumericsError
@@ -40,7 +40,8 @@ class RowScores(NamedTuple):
     margin: Float[Tensor, " row"]
 
 
-Objective = Callable[[Float[Tensor, "row d_model"]], RowScores]
+# Called with perturbations and the numbers of the rows they belong to.
+Objective = Callable[[Float[Tensor, "some d_model"], Int[Tensor, " some"]], RowScores]
 
 
 class Found(NamedTuple):
@@ -50,7 +51,7 @@ class Found(NamedTuple):
         delta: "row d_model", norm at most the row's budget (to 1e-6), in the free subspace.
         margin: "row", margin at `delta`.
         success: "row", whether the margin is positive.
-        n_gradients: gradient evaluations spent, each over all rows.
+        n_gradients: gradient evaluations spent, each over the rows that were still moving.
     """
 
     delta: Float[Tensor, "row d_model"]
@@ -71,7 +72,7 @@ def search(
     """Minimise the loss of every row within its budget; deterministic, and a row does not depend on the others.
 
     Args:
-        objective: scores of each row; rows must not influence each other.
+        objective: scores of some rows; rows must not influence each other.
         budgets: largest norm of each row's perturbation, in units of the residual; a row with 0 stays at 0.
         free: directions that may be used.
         n_steps: gradient steps, at least 1.
@@ -85,29 +86,32 @@ def search(
     delta = project_ball(starts, budgets, free)
     velocity = torch.zeros_like(delta)
     best, best_margin = delta.clone(), torch.full_like(budgets, -math.inf)
-    spent = 0
+    moving, spent = torch.arange(len(budgets)), 0
     for step in range(n_steps + 1):
-        at = delta.detach().requires_grad_(step < n_steps)
-        with torch.set_grad_enabled(step < n_steps):
-            scores = objective(at)
-        _require_finite(scores, step)
+        last = step == n_steps
+        at = delta[moving].requires_grad_(not last)
+        with torch.set_grad_enabled(not last):
+            scores = objective(at, moving)
+        _require_finite(scores, moving, step)
         margin = scores.margin.detach()
-        better = margin > best_margin
-        best[better], best_margin[better] = delta[better], margin[better]
+        better = margin > best_margin[moving]
+        best[moving[better]], best_margin[moving[better]] = delta[moving[better]], margin[better]
         if progress is not None:
             progress(step, n_steps)
-        if step == n_steps:
+        if last:
             break
         gradient = free.project(torch.autograd.grad(scores.loss.sum(), at)[0])
         spent += 1
         norm = gradient.norm(dim=1, keepdim=True)
-        moving = ((norm > VANISHED) & (budgets[:, None] > 0)).float()
-        if not bool(moving.any()):
-            # Every row has what it wants, or cannot move: all later iterates would be this one.
+        # A row that has what it wants, or that cannot move, stays where it is: it is not looked at again.
+        on = (norm[:, 0] > VANISHED) & (budgets[moving] > 0)
+        moving, gradient, norm = moving[on], gradient[on], norm[on]
+        if not len(moving):
             break
-        velocity = free.project(MOMENTUM * velocity + moving * gradient / norm.clamp_min(VANISHED))
-        unit = velocity / velocity.norm(dim=1, keepdim=True).clamp_min(VANISHED)
-        delta = project_ball(delta - moving * _step_size(step, n_steps) * budgets[:, None] * unit, budgets, free)
+        velocity[moving] = free.project(MOMENTUM * velocity[moving] + gradient / norm)
+        unit = velocity[moving] / velocity[moving].norm(dim=1, keepdim=True).clamp_min(VANISHED)
+        limit = budgets[moving]
+        delta[moving] = project_ball(delta[moving] - _step_size(step, n_steps) * limit[:, None] * unit, limit, free)
     return Found(best, best_margin, best_margin > 0, spent)
 
 
@@ -128,13 +132,13 @@ def random_feasible(
     return delta / delta.norm(dim=1, keepdim=True) * budgets[:, None]
 
 
-def _require_finite(scores: RowScores, step: int) -> None:
+def _require_finite(scores: RowScores, rows: Int[Tensor, " some"], step: int) -> None:
     broken = ~(torch.isfinite(scores.margin) & torch.isfinite(scores.loss))
     if bool(broken.any()):
-        rows = broken.nonzero().flatten().tolist()
+        found = rows[broken].tolist()
         raise NumericsError(
-            f"the search objective is NaN or infinite at step {step} in {len(rows)} of {len(broken)} rows (first: "
-            f"{rows[0]}); run in float32, or check the weights",
+            f"the search objective is NaN or infinite at step {step} in {len(found)} of {len(broken)} rows (first: "
+            f"{found[0]}); run in float32, or check the weights",
             code="search-non-finite",
         )
 

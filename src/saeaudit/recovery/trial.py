@@ -1,4 +1,4 @@
-"""Free generation under clamp and perturbation, judged by the detector that chose the flips.
+"""Free generation under clamp and perturbation, to be judged by the detector that chose the flips.
 
 Success is never read off the teacher-forced score of the search: a perturbation counts when greedy decoding, with the
 clamp on at every step and the perturbation at the last prompt token, writes text in which the detector sees the
@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saeaudit.errors import EvidenceError, InputError
 from saeaudit.interventions import AddAt, LatentEdit, PairedBase, PairedClamp, compose
-from saeaudit.models import LoadedModel, Pair, context_length, encode_texts, greedy
+from saeaudit.models import Generation, LoadedModel, Pair, context_length, encode_texts, greedy
 
 Progress = Callable[[int, int], None]
 
@@ -65,50 +65,32 @@ def require_flips(tuned: LoadedModel, flips: Sequence[Flip]) -> None:
             )
 
 
-def judge(
+def generate(
     pair: Pair,
     edit: LatentEdit,
     flips: Sequence[Flip],
-    came_back: Callable[[int, str], bool],
     delta: Float[Tensor, "row d_model"],
     item: Int[Tensor, " row"],
     *,
     n_new: int,
-    progress: Progress,
-) -> Bool[Tensor, " row"]:
-    """Return for each row whether the behaviour of flip `item` is seen under the clamp and perturbation `delta`."""
-    texts = generate(pair, edit, [flips[int(i)].prompt for i in item], delta, n_new=n_new, progress=progress)
-    return torch.tensor([came_back(int(i), text) for i, text in zip(item, texts, strict=True)])
+    drafts: Sequence[Sequence[int]] | None = None,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Return what the tuned model writes under the clamp after flip `item`, with `delta` at its last prompt token.
 
-
-def generate(
-    pair: Pair,
-    edit: LatentEdit,
-    prompts: Sequence[str],
-    delta: Float[Tensor, "row d_model"],
-    *,
-    n_new: int,
-    progress: Progress,
-) -> list[str]:
-    """Return greedy continuations of the tuned model under the clamp, with `delta` at each last prompt token."""
-    tuned = pair.tuned
-    lengths = [len(ids) for ids in encode_texts(tuned.tokenizer, prompts)]
-    # `greedy` sorts by length as well, stably; a batch that is sorted already keeps its order, so row i gets delta i.
-    order = sorted(range(len(prompts)), key=lambda row: -lengths[row])
-    texts = [""] * len(order)
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        with ExitStack() as stack:
-            clamp = enter_clamp(stack, pair, edit)
-            out = greedy(
-                tuned.model,
-                tuned.tokenizer,
-                [prompts[row] for row in rows],
-                n_new=n_new,
-                batch_size=len(rows),
-                edits={edit.clamp.site: compose([clamp, AddAt(delta[torch.tensor(rows)])])},
-            )
-        for row, generation in zip(rows, out, strict=True):
-            texts[row] = generation.text
-        progress(min(start + BATCH, len(order)), len(order))
-    return texts
+    `drafts`: guesses of it; they save time and change nothing.
+    """
+    last = torch.tensor([len(flips[i].prompt_ids) - 1 for i in item.tolist()])
+    with ExitStack() as stack:
+        paired = stack.enter_context(PairedBase(pair.base.model, pair.tuned.model, edit.clamp.site))
+        clamp = PairedClamp(paired, edit)
+        return greedy(
+            pair.tuned.model,
+            pair.tuned.tokenizer,
+            [flips[i].prompt for i in item.tolist()],
+            n_new=n_new,
+            batch_size=BATCH,
+            edits=lambda rows: {edit.clamp.site: compose([clamp, AddAt(delta[rows], last[rows], paired)])},
+            drafts=drafts,
+            progress=progress,
+        )
