@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from saeaudit.audit import Silent, audit
+from saeaudit.audit.run import audit_many
 from saeaudit.errors import ArtifactError
 from saeaudit.findings import FILE_NAME, load_findings
 
@@ -16,6 +17,10 @@ STAGES = [
     "choice",
     "detection",
     "exhibits",
+    "answers-base-test",
+    "answers-base-selection",
+    "answers-tuned-test",
+    "answers-tuned-selection",
     "behaviour",
     "ablation",
     "proof",
@@ -59,6 +64,17 @@ def test_what_is_written_is_what_was_returned(done):
     assert reproduce.command == "saeaudit audit ..." and {"trigger_examples", "benign_examples", "corpus"} <= set(
         reproduce.inputs
     )
+
+
+def test_tuned_models_share_what_the_base_does(done, small_config, tmp_path):
+    config, log = small_config(), Log()
+    outs = {name: tmp_path / name for name in ("one", "two")}
+    both = audit_many(config, dict.fromkeys(outs, config.tuned), outs=outs, command="saeaudit audit ...", watcher=log)
+    for shared in ("harvest", "answers-base-test", "answers-base-selection"):
+        assert log.begun.count(shared) == 1
+    assert {f"{name}: answers-tuned-test" for name in outs} <= set(log.begun)
+    one, two = (without_times(both[name].findings) for name in outs)
+    assert one == two == without_times(done[0].findings)
 
 
 def without_times(findings):

@@ -5,17 +5,20 @@ at zero, and tuned model with random latents of the same number and firing rate 
 measured on ordinary text against the same random latents.
 """
 
+from typing import NamedTuple, Self
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.activations import tensor_name
 from saeaudit.artifacts import content_hash
+from saeaudit.audit.answers import AnswerRecord, Side, answers
 from saeaudit.audit.choice import ChoiceRecord, sample
 from saeaudit.audit.session import Session, all_latents
 from saeaudit.audit.stages import Record
 from saeaudit.detection import Measured
-from saeaudit.detection.continuations import continue_clamped, continue_plain, text_cost
+from saeaudit.detection.continuations import continue_clamped, text_cost
 from saeaudit.detection.outcome import Judged, Outcome, TwoSample
 from saeaudit.metrics import Estimate, contrast_change, percentile_interval, trigger_contrast
 from saeaudit.models import context_length
@@ -80,7 +83,8 @@ class AblationRecord(Record):
 def behaviour_stage(session: Session) -> BehaviourRecord:
     """Continue the test prompts with base and tuned model."""
     inputs = session.identity("behaviour", session.config.judge, session.config.behaviour.model_dump())
-    return session.stages.run("behaviour", inputs, BehaviourRecord, lambda: _behave(session))
+    base, tuned = _Side.of(session, "base"), _Side.of(session, "tuned")
+    return session.stages.run("behaviour", inputs, BehaviourRecord, lambda: _behave(session, base, tuned))
 
 
 def ablation_stage(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord) -> AblationRecord:
@@ -92,35 +96,34 @@ def ablation_stage(session: Session, choice: ChoiceRecord, behaviour: BehaviourR
         content_hash(behaviour.model_dump()),
         session.config.behaviour.model_dump(),
     )
-    return session.stages.run("ablation", inputs, AblationRecord, lambda: _ablate(session, choice, behaviour))
+    value = outcome_of(session, "tuned")
+    return session.stages.run("ablation", inputs, AblationRecord, lambda: _ablate(session, choice, behaviour, value))
 
 
-def _behave(session: Session) -> BehaviourRecord:
-    sizes = session.config.behaviour
-    trigger, benign = sample(session, "test", sizes.n_prompts)
+class _Side(NamedTuple):
+    """What one model writes after the test prompts, and how its continuations are valued."""
+
+    written: AnswerRecord
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, session: Session, side: Side) -> Self:
+        return cls(answers(session, side, "test"), outcome_of(session, side))
+
+
+def _behave(session: Session, base: _Side, tuned: _Side) -> BehaviourRecord:
+    trigger, benign = sample(session, "test", session.config.behaviour.n_prompts)
     chosen = trigger + benign
     prompts = [session.data.prompts[i].text for i in chosen]
-    total = 2 * len(prompts)
-    made = {}
-    for k, (side, loaded) in enumerate((("base", session.pair.base), ("tuned", session.pair.tuned))):
-        made[side] = continue_plain(
-            loaded,
-            prompts,
-            n_new=sizes.n_new_tokens,
-            batch_size=sizes.batch_size,
-            progress=lambda done, _, k=k: session.watcher.progress(k * len(prompts) + done, total),
-        )
-    base, tuned = ([g.text for g in made[side]] for side in ("base", "tuned"))
+    of_base, of_tuned = (side.outcome(prompts, side.written.texts) for side in (base, tuned))
     label, group = _rows(session, chosen, len(trigger))
-    outcome_base, outcome_tuned = outcome_of(session, "base"), outcome_of(session, "tuned")
-    of_base, of_tuned = outcome_base(prompts, base), outcome_tuned(prompts, tuned)
     seed = session.config.seed
     return BehaviourRecord(
         prompts=chosen,
         n_trigger=len(trigger),
-        base=base,
-        tuned=tuned,
-        tuned_ids=[list(g.token_ids) for g in made["tuned"]],
+        base=base.written.texts,
+        tuned=tuned.written.texts,
+        tuned_ids=tuned.written.token_ids,
         base_outcome=of_base.tolist(),
         tuned_outcome=of_tuned.tolist(),
         tuned_contrast=_number(trigger_contrast(of_tuned, label, group, seed=seed)),
@@ -130,17 +133,13 @@ def _behave(session: Session) -> BehaviourRecord:
     )
 
 
-def outcome_of(session: Session, side: str) -> Outcome:
+def outcome_of(session: Session, side: Side) -> Outcome:
     """Return how continuations of a model are valued: by the judge, or by a classifier fitted on selection prompts."""
     if session.judge is not None:
         return Judged(session.judge)
-    sizes = session.config.behaviour
-    trigger, benign = sample(session, "selection", sizes.n_prompts)
-    loaded = session.pair.base if side == "base" else session.pair.tuned
-    prompts = [session.data.prompts[i].text for i in trigger + benign]
-    texts = continue_plain(loaded, prompts, n_new=sizes.n_new_tokens, batch_size=sizes.batch_size)
-    label = torch.arange(len(prompts)) < len(trigger)
-    return TwoSample([g.text for g in texts], label, seed=session.config.seed)
+    found = answers(session, side, "selection")
+    label = torch.arange(len(found.texts)) < found.n_trigger
+    return TwoSample(found.texts, label, seed=session.config.seed)
 
 
 def random_clamps(session: Session, site: str, latents: list[int]) -> list[list[int]]:
@@ -163,14 +162,13 @@ def random_clamps(session: Session, site: str, latents: list[int]) -> list[list[
     return sets
 
 
-def _ablate(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord) -> AblationRecord:
+def _ablate(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord, value: Outcome) -> AblationRecord:
     sizes = session.config.behaviour
     folded = session.dictionary(choice.site).fold()
     sets = random_clamps(session, choice.site, choice.latents)
     edits = [session.edit(folded, choice.site, tuple(s)) for s in (choice.latents, *sets)]
     prompts = [session.data.prompts[i].text for i in behaviour.prompts]
     label, group = _rows(session, behaviour.prompts, behaviour.n_trigger)
-    value = outcome_of(session, "tuned")
     texts, outcomes = [], []
     for k, edit in enumerate(edits):
         out = continue_clamped(
@@ -179,6 +177,7 @@ def _ablate(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord) 
             prompts,
             n_new=sizes.n_new_tokens,
             batch_size=sizes.batch_size,
+            drafts=behaviour.tuned_ids,
             progress=lambda done, _, k=k: session.watcher.progress(k * len(prompts) + done, len(edits) * len(prompts)),
         )
         texts.append([g.text for g in out])

@@ -94,8 +94,11 @@ def audit_many(
         except EvidenceError as error:
             return {name: _finish(outs[name], abstained(headers[name], error, None)) for name in names}
         activations = Activations(first, bench, data, watcher)
+        shared = Stages(first, watcher)
         sessions = {
-            name: _session(claims[name], bench, name, data, activations.store, outs[name], watcher, len(names) > 1)
+            name: _session(
+                claims[name], bench, name, data, activations.store, outs[name], shared, watcher, len(names) > 1
+            )
             for name in names
         }
         equality = {
@@ -165,12 +168,13 @@ def _session(
     data: AuditData,
     store: Callable[[], ActivationStore],
     out: Path,
+    shared: Stages,
     watcher: Watcher,
     several: bool,
 ) -> Session:
     stages = Stages(out, watcher, label=f"{name}: " if several else "")
     pair = bench.pair(name)
-    return Session(config, pair, name, bench.sites, data, cache(store), out, stages, watcher, bench.precision)
+    return Session(config, pair, name, bench.sites, data, cache(store), out, stages, shared, watcher, bench.precision)
 
 
 def _finish(out: Path, findings: Findings) -> AuditResult:

@@ -32,6 +32,7 @@ class Session:
         store: activations; None once they were deleted after the last stage that reads them.
         out: directory of this pair's results.
         stages: runs and remembers stages.
+        shared: the same for stages that do not read the tuned model, in one place for all pairs of the audit.
         watcher: sees progress.
         precision: "float32" or "mixed", as run.
     """
@@ -44,6 +45,7 @@ class Session:
     store: Callable[[], ActivationStore]
     out: Path
     stages: Stages
+    shared: Stages
     watcher: Watcher
     precision: str
 

@@ -79,8 +79,9 @@ class Stages:
                 except (ValidationError, KeyError, TypeError, ValueError):
                     self._watcher.note(f"{title}: the stored record is of another version, it is made again")
                 else:
+                    if name not in self.seconds:
+                        self._watcher.skipped(title, "done before")
                     self.seconds[name] = seconds
-                    self._watcher.skipped(title, "done before")
                     return found
         self._watcher.stage(title)
         start = time.monotonic()

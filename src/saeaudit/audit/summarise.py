@@ -106,7 +106,7 @@ def _short(source: str) -> str:
 def summarise(header: Header, session: Session, m: Measurements, harvest_seconds: float) -> Findings:
     """Return the findings of a completed audit."""
     decision = verdict(m.detection, m.behaviour, m.ablation)
-    timings = {"harvest": harvest_seconds, **session.stages.seconds}
+    timings = {"harvest": harvest_seconds, **session.shared.seconds, **session.stages.seconds}
     return _findings(
         header,
         decision,
