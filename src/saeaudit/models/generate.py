@@ -71,7 +71,8 @@ def greedy(
     rows = encode_texts(tokenizer, prompts, max_length=context_length(model) - n_new)
     stop = _stop_ids(model, tokenizer)
     written: list[list[int]] = [[] for _ in rows]
-    for chosen in _batches(rows, range(len(rows)) if drafts else (), max(1, batch_size // CHECK_SHARE)):
+    lengths = [len(row) for row in rows]
+    for chosen in _batches(lengths, range(len(rows)) if drafts else (), max(1, batch_size // CHECK_SHARE)):
         guesses = [list(drafts[i][: n_new - 1]) for i in chosen] if drafts else []
         with Edit(model, _edits_of(edits, chosen)), torch.no_grad():
             agreed = _check(model, [rows[i] for i in chosen], guesses, pad=pad_id(tokenizer))
@@ -82,7 +83,9 @@ def greedy(
     if n_done and progress is not None:
         progress(n_done, len(rows))
     begun = [row + ids for row, ids in zip(rows, written, strict=True)]
-    for chosen in _batches(begun, open_rows, batch_size):
+    # Rows of about as many tokens to come end together.
+    to_come = [len(d) - len(w) for d, w in zip(drafts, written, strict=True)] if drafts else lengths
+    for chosen in _batches(to_come, open_rows, batch_size):
         left = max(n_new - len(written[i]) for i in chosen)
         with Edit(model, _edits_of(edits, chosen)), torch.no_grad():
             new = _decode(model, [begun[i] for i in chosen], n_new=left, pad=pad_id(tokenizer), stop=stop)
@@ -94,9 +97,9 @@ def greedy(
     return [_generation(tokenizer, _until(ids, stop)) for ids in written]
 
 
-def _batches(rows: Sequence[Sequence[int]], chosen: Iterable[int], size: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], chosen: Iterable[int], size: int) -> Iterator[list[int]]:
     """Yield the chosen rows in batches, longest first: running out of memory shows in the first one."""
-    order = sorted(chosen, key=lambda i: -len(rows[i]))
+    order = sorted(chosen, key=lambda i: -lengths[i])
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

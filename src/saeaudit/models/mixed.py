@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class MixedLinear(nn.Module):
-    """A linear layer with bfloat16 weights that reads and returns the caller's dtype."""
+    """A linear layer with bfloat16 weights that returns the dtype it had, or bfloat16 if its output is `inside`."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, *, inside: bool = False) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype = torch.bfloat16 if inside else linear.weight.dtype
         self.weight = nn.Parameter(linear.weight.detach().to(torch.bfloat16), requires_grad=False)
         self.bias = None
         if linear.bias is not None:
@@ -29,16 +30,18 @@ class MixedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
         """Return x @ weight.T + bias."""
-        return nn.functional.linear(x.to(torch.bfloat16), self.weight, self.bias).to(x.dtype)
+        return nn.functional.linear(x.to(torch.bfloat16), self.weight, self.bias).to(self.dtype)
 
 
 def use_mixed_precision(model: "PreTrainedModel") -> None:
     """Replace the linear layers of `model` in place, except the output head (its rounding would reach the logits)."""
     head = model.get_output_embeddings()
+    width = getattr(model.config.get_text_config(), "intermediate_size", None)
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child is not head:
-                setattr(parent, name, MixedLinear(child))
+        linear = {n: c for n, c in parent.named_children() if type(c) is nn.Linear and c is not head}
+        is_mlp = any(child.in_features == width for child in linear.values())
+        for name, child in linear.items():
+            setattr(parent, name, MixedLinear(child, inside=is_mlp and child.out_features == width))
 
 
 def is_mixed(model: nn.Module) -> bool:
