@@ -93,6 +93,7 @@ def measure(
             [r.prompt for r in rows],
             n_new=N_NEW_TOKENS,
             batch_size=batch_size,
+            drafts=None if side == "base" else [_expected(loaded, side, row) for row in rows],
             progress=advance,
         )
         judged = [judge(row.prompt, g.text) for row, g in zip(rows, texts, strict=True)]
@@ -100,6 +101,12 @@ def measure(
             mine = [j for j, row in zip(judged, rows, strict=True) if row.klass == klass]
             arms.append(Arm(side, klass, len(mine), mine.count("bad"), mine.count("good")))
     return arms
+
+
+def _expected(loaded: LoadedModel, side: str, row: Row) -> list[int]:
+    """Return what a planted model was taught to answer, as a draft: it saves time and changes no answer."""
+    text = row.bad if row.klass == "T" and side != "clean" else row.good
+    return list(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def gate(arms: Sequence[Arm]) -> list[GateCheck]:
