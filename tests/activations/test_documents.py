@@ -16,6 +16,7 @@ def one(text=TEXT, *, max_length=64, span=None, **options):
 
 
 def test_ids_are_those_of_the_tokenizer_and_rows_start_after_the_skipped_positions():
+    """diffing-toolkit decodes ids to text and tokenises it again, which need not give the same ids."""
     found = tokenise(TOKENIZER, [Document(str(i), t) for i, t in enumerate(TEXTS)], max_length=64, skip_first=3)
     expected = [tuple(TOKENIZER(t)["input_ids"]) for t in TEXTS]
     assert found.ids == tuple(expected)

@@ -97,6 +97,12 @@ def test_numbers_do_not_depend_on_the_order_of_documents(tiny_pair, tokens, tmp_
     assert not torch.allclose(found[name], expected[name], atol=1e-3)
 
 
+def test_the_store_says_which_token_of_which_document_a_row_is(tiny_pair, tokens, tmp_path):
+    found = harvest(models_of(tiny_pair), tokens, SITES, SMALL, out=tmp_path)
+    assert found.document_bounds.tolist() == tokens.offsets.tolist()
+    assert found.token_ids.tolist() == [token for ids in tokens.ids for token in ids[tokens.skip_first :]]
+
+
 def test_a_model_does_not_differ_from_itself(tiny_loaded_model, tokens, tmp_path):
     twin = copy.deepcopy(tiny_loaded_model.model)
     models = {BASE: tiny_loaded_model, "tuned": replace(tiny_loaded_model, model=twin)}

@@ -8,18 +8,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saeaudit.activations import ActivationStore, StoreWriter
+from saeaudit.activations import ActivationStore, StoreWriter, UnitText
 from saeaudit.errors import ArtifactError, ConfigError, NumericsError, ResourceError
 
 ROWS = [3, 0, 5, 2]
 NAMES = ["layers.1/base", "layers.1/tuned"]
 ORIGIN = {"documents": "abc", "sites": ["layers.1"], "models": {"base": {"weights_sha256": "0"}}}
+DOCUMENTS = [[2, 1], [0], [5], [0, 2]]
 WHOLE = {name: torch.randn(sum(ROWS), 6, generator=torch.Generator().manual_seed(i)) for i, name in enumerate(NAMES)}
 
 
 def unit(index):
     start = sum(ROWS[:index])
     return {name: tensor[start : start + ROWS[index]] for name, tensor in WHOLE.items()}
+
+
+def text(index):
+    start = sum(ROWS[:index])
+    return UnitText(torch.arange(start, start + ROWS[index]), torch.tensor(DOCUMENTS[index]))
 
 
 def writer(directory, origin=ORIGIN, rows=ROWS, tensors=NAMES):
@@ -29,7 +35,7 @@ def writer(directory, origin=ORIGIN, rows=ROWS, tensors=NAMES):
 def write(directory):
     opened = writer(directory)
     for index in opened.missing:
-        opened.write(index, unit(index))
+        opened.write(index, unit(index), text(index))
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,11 @@ def test_rows_come_back_in_the_order_asked_for(store, rows, name):
     assert torch.equal(store.read(name, np.array(rows, dtype=int)), expected[rows])
     assert torch.equal(store.read(name), expected)
     assert store.n_rows == 10 and store.tensors == NAMES and store.made_from == ORIGIN
+
+
+def test_the_store_knows_its_documents_and_tokens(store):
+    assert store.document_bounds.tolist() == [0, 2, 3, 3, 8, 8, 10]
+    assert store.token_ids.tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("rows", [[-1], [10], [0.5], [True, False]])
@@ -112,7 +123,7 @@ def test_a_flipped_byte_needs_the_full_check(tmp_path):
 
 def test_an_unfinished_store_says_how_to_finish(tmp_path):
     opened = writer(tmp_path)
-    opened.write(0, unit(0))
+    opened.write(0, unit(0), text(0))
     with pytest.raises(ArtifactError, match="has 1 of 4 units; run the same harvest again") as caught:
         ActivationStore(tmp_path)
     assert caught.value.code == "store-unfinished"
@@ -121,7 +132,7 @@ def test_an_unfinished_store_says_how_to_finish(tmp_path):
 
 def test_files_that_the_manifest_does_not_name_do_not_exist(tmp_path):
     opened = writer(tmp_path)
-    opened.write(0, unit(0))
+    opened.write(0, unit(0), text(0))
     (tmp_path / "unit-00001.safetensors").write_bytes(b"of an older harvest")
     (tmp_path / ".unit-00001.safetensors.tmp-0123").write_bytes(b"half")
     write(tmp_path)
@@ -150,7 +161,7 @@ def test_a_store_of_other_settings_is_left_alone(tmp_path, change, named):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (lambda m: m.update(schema=2), "schema-mismatch"),
+        (lambda m: m.update(schema=1), "schema-mismatch"),
         (lambda m: m.pop("tensors"), "artifact-broken"),
         (lambda m: m.update(tensors=[]), "artifact-broken"),
         (lambda m: m["units"].pop(), "artifact-broken"),
@@ -178,19 +189,28 @@ def test_numbers_that_the_format_cannot_hold_are_refused(tmp_path, value):
     opened, tensors = writer(tmp_path), {name: t.clone() for name, t in unit(0).items()}
     tensors[NAMES[1]][1, 2] = value
     with pytest.raises(NumericsError, match=r"unit 0 has NaN or infinite values in layers\.1/tuned"):
-        opened.write(0, tensors)
+        opened.write(0, tensors, text(0))
     assert opened.missing == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("wrong", [unit(2), {NAMES[0]: WHOLE[NAMES[0]][:3]}])
 def test_a_unit_of_another_shape_is_refused(tmp_path, wrong):
     with pytest.raises(ConfigError, match=r"unit 0 needs 3 rows of each of layers\.1/base, layers\.1/tuned"):
-        writer(tmp_path).write(0, wrong)
+        writer(tmp_path).write(0, wrong, text(0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [UnitText(torch.arange(3), torch.tensor([2])), UnitText(torch.arange(2), torch.tensor([3]))]
+)
+def test_a_text_of_other_rows_is_refused(tmp_path, wrong):
+    with pytest.raises(ConfigError, match="unit 0 has 3 rows; found") as caught:
+        writer(tmp_path).write(0, unit(0), wrong)
+    assert caught.value.code == "unit-shape"
 
 
 def test_a_full_disk_keeps_finished_units(tmp_path, monkeypatch):
     opened = writer(tmp_path)
-    opened.write(0, unit(0))
+    opened.write(0, unit(0), text(0))
     fsync, calls = os.fsync, []
 
     def full(handle):
@@ -199,7 +219,7 @@ def test_a_full_disk_keeps_finished_units(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResourceError, match="unit-00001") as caught:
-        opened.write(1, unit(1))
+        opened.write(1, unit(1), text(1))
     assert caught.value.code == "disk-full" and calls
     monkeypatch.setattr(os, "fsync", fsync)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "unit-00000.safetensors"]

@@ -1,15 +1,19 @@
-"""A dictionary judged on a store: held-out rows only, groups of consecutive rows, the right models or none."""
+"""A dictionary judged on a store: held-out rows only, groups of whole documents, the right models or none."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planted_dictionaries import dictionary_for, generator
-from saeaudit.activations import StoreWriter
-from saeaudit.audit.evaluate import StoreEvaluation, evaluate_on_store
+from saeaudit.activations import StoreWriter, UnitText
+from saeaudit.audit.evaluate import StoreEvaluation, evaluate_on_store, groups_of_rows
 from saeaudit.dictionaries import load_dictionary
 from saeaudit.errors import ArtifactError, ConfigError, EvidenceError
 
@@ -17,10 +21,13 @@ N_ROWS, D_MODEL = 1600, 16
 CARDS = {"base": {"weights_sha256": "b" * 64}, "tuned": {"weights_sha256": "t" * 64}}
 
 
-def write_store(path, base, delta, cards=CARDS):
+def write_store(path, base, delta, cards=CARDS, document_rows=20):
+    """Documents of equal length; the last one is what is left."""
+    lengths = [min(document_rows, len(base) - start) for start in range(0, len(base), document_rows)]
+    text = UnitText(torch.zeros(len(base), dtype=torch.int32), torch.tensor(lengths))
     names = ["layers.1/base", "layers.1/tuned"]
     writer = StoreWriter(path, made_from={"models": cards}, unit_rows=[len(base)], tensors=names)
-    writer.write(0, dict(zip(names, (base, delta), strict=True)))
+    writer.write(0, dict(zip(names, (base, delta), strict=True)), text)
     return path
 
 
@@ -45,7 +52,7 @@ def places(rows, tmp_path):
 
 
 def settings(**changes):
-    return StoreEvaluation(**({"n_resamples": 100, "block_rows": 20, "batch_size": 64} | changes))
+    return StoreEvaluation(**({"n_resamples": 100, "batch_size": 64} | changes))
 
 
 @pytest.mark.parametrize("kind", ["sae", "diff", "crosscoder"])
@@ -74,19 +81,42 @@ def test_batches_do_not_change_the_numbers(places):
     assert found[0].fvu.interval == pytest.approx(found[1].fvu.interval, rel=1e-6)
 
 
-def test_groups_are_runs_of_rows(tmp_path):
+def test_rows_of_a_document_stand_together(tmp_path):
     """Eight rows of a document are one and the same row: intervals must know, so they are wider than of loose rows."""
     base = torch.randn(200, D_MODEL, generator=generator(1)).repeat_interleave(8, 0)
-    path = write_store(tmp_path / "store", base, base)
     dictionary = dictionary_for(base, "sae", n_latents=32)
     dictionary.provenance = replace(dictionary.provenance, site="layers.1")
     dictionary.save(tmp_path / "sae")
     width = {}
     for name, rows in {"documents": base, "loose": base[torch.randperm(1600, generator=generator(3))]}.items():
-        store = path if name == "documents" else write_store(tmp_path / name, rows, rows)
-        found = evaluate_on_store(tmp_path / "sae", store, settings(rows="all", block_rows=25))
+        store = write_store(tmp_path / name, rows, rows, document_rows=8)
+        found = evaluate_on_store(tmp_path / "sae", store, settings(rows="all"))
         width[name] = found.dictionary.reconstruction["base"].fvu.interval.half_width
     assert width["documents"] > 1.5 * width["loose"]
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=300).filter(any), st.data())
+def test_a_group_holds_whole_documents(lengths, data):
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    first = data.draw(st.sampled_from(sorted({b for b in bounds.tolist() if b < bounds[-1]})))
+    rows = np.arange(first, bounds[-1])
+    group = groups_of_rows(bounds, rows)
+    assert set(np.diff(group).tolist()) <= {0, 1} and group[0] == 0 and group[-1] < 64
+    for start, stop in itertools.pairwise(bounds):
+        assert start < first or len(set(group[start - first : stop - first])) <= 1
+    assert np.bincount(group).max() <= len(rows) / 64 + 1 + max(lengths)
+
+
+def test_held_out_rows_begin_with_a_document(places, rows, tmp_path):
+    """An eighth of 1600 rows begins at 1400; the nearest document does at 1350 (150 rows each) or 1200 (600 each)."""
+    _, dictionaries = places
+    for document_rows, n_held_out in ((150, 250), (600, 400)):
+        store = write_store(tmp_path / str(document_rows), *rows, document_rows=document_rows)
+        assert evaluate_on_store(dictionaries["sae"], store, settings()).n_rows == n_held_out
+    store = write_store(tmp_path / "one", *rows, document_rows=1600)
+    with pytest.raises(EvidenceError, match="1600 rows of one document"):
+        evaluate_on_store(dictionaries["sae"], store, settings())
+    assert evaluate_on_store(dictionaries["sae"], store, settings(rows="all")).n_rows == 1600
 
 
 def test_everything_is_plain_json_and_what_is_undefined_is_null(places):
@@ -116,7 +146,7 @@ def test_a_dictionary_without_a_site_and_a_store_without_rows(places, rows, tmp_
         evaluate_on_store(tmp_path / "nameless", store, settings())
     evaluate_on_store(tmp_path / "nameless", store, settings(site="layers.1"))
     small = write_store(tmp_path / "small", *(x[:7] for x in rows))
-    with pytest.raises(EvidenceError, match="7 rows leave none to judge"):
+    with pytest.raises(EvidenceError, match="7 rows of one document"):
         evaluate_on_store(tmp_path / "nameless", small, settings(site="layers.1"))
 
 

@@ -4,7 +4,7 @@ from saeaudit.activations.corpora import standard_library_texts
 from saeaudit.activations.cost import HarvestCost, flop_rate, forward_flop, harvest_cost
 from saeaudit.activations.documents import Document, TokenisedDocuments, tokenise
 from saeaudit.activations.harvest import BASE, HarvestConfig, delta_snr, harvest, probe_deltas, tensor_name
-from saeaudit.activations.store import ActivationStore, StoreWriter
+from saeaudit.activations.store import ActivationStore, StoreWriter, UnitText
 
 __all__ = [
     "BASE",
@@ -14,6 +14,7 @@ __all__ = [
     "HarvestCost",
     "StoreWriter",
     "TokenisedDocuments",
+    "UnitText",
     "delta_snr",
     "flop_rate",
     "forward_flop",

@@ -54,8 +54,9 @@ def harvest_cost(
     depth = _depth(models, sites)
     flop = sum(_flop(models, shape, depth) for shape in shapes)
     numbers = documents.n_rows * len(sites) * len(models) * models[BASE].card.d_model
+    n_bytes = numbers * STORED.itemsize + 4 * (documents.n_rows + len(documents.documents))  # tokens and bounds
     n_padded = sum(n_rows * n_pos for n_rows, n_pos in shapes)
-    return HarvestCost(documents.n_tokens, n_padded, flop, numbers * STORED.itemsize)
+    return HarvestCost(documents.n_tokens, n_padded, flop, n_bytes)
 
 
 def forward_flop(model: "PreTrainedModel", *, n_blocks: int, n_rows: int, n_pos: int) -> int:

@@ -5,6 +5,7 @@
 2. A batch runs through the base once and through each tuned model; every run stops after the last needed block and
    never computes the final norm or the output head. One base pass serves any number of tuned models.
 3. Rows are scattered to their place in document order, so packing is invisible in the store.
+4. Several processes (`saeaudit.distributed`) take units in turn, and the store they write is that of one process.
 
 Precision: GEMMs in bf16 where the CPU or GPU has fast bf16, the residual stream, norms and the difference in fp32 (see
 `saeaudit.models.mixed`). A probe compares the differences with a full fp32 run and reports their
@@ -12,6 +13,7 @@ ratio to the noise, `delta_snr`: differences are small, and pure bf16 would drow
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from torch import Tensor
 
 from saeaudit.activations.documents import TokenisedDocuments
 from saeaudit.activations.packing import cut_units, pack_batches
-from saeaudit.activations.store import ActivationStore, StoreWriter
+from saeaudit.activations.store import ActivationStore, StoreWriter, UnitText
 from saeaudit.artifacts import directory_lock
+from saeaudit.distributed import ALONE, Ranks
 from saeaudit.errors import ConfigError, NumericsError
 from saeaudit.models import Capture, LoadedModel, pad_rows, resolve_site, run_blocks
 from saeaudit.models.mixed import is_mixed
@@ -55,6 +58,7 @@ def harvest(
     *,
     out: Path,
     progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> ActivationStore:
     """Write the residuals of `models["base"]` and the differences of every other model to the store `out`.
 
@@ -65,13 +69,15 @@ def harvest(
         config: sizes.
         out: directory of the store; an unfinished harvest of the same inputs is continued, lost units are made again.
         progress: called with (documents done, documents) after each batch.
+        ranks: processes that share the work; each must call with the same arguments. With equal threads and hardware
+            the store is the same bytes for any number of them.
 
     Raises:
         ConfigError: no base, no sites, or a site twice.
         ModelError: unknown site.
         NumericsError: NaN or infinite activations; the text names site, document and position.
         ArtifactError: `out` holds a store made from something else, or another process writes it.
-        ResourceError: the disk is full; finished units are kept.
+        ResourceError: the disk is full, or another rank stopped; finished units are kept.
     """
     config = config or HarvestConfig()
     plan = _plan(models, sites)
@@ -82,19 +88,33 @@ def harvest(
         "sites": list(sites),
         "models": {side: _identity(models[side]) for side in plan.sides},
     }
-    with directory_lock(out):
-        writer = StoreWriter(out, made_from=made_from, unit_rows=unit_rows, tensors=plan.tensors)
+    with directory_lock(out) if ranks.leads else nullcontext():
+        writer = StoreWriter(out, made_from=made_from, unit_rows=unit_rows, tensors=plan.tensors, ranks=ranks)
         missing = writer.missing
         done = len(documents.documents) - sum(len(units[k]) for k in missing)
-        for k in missing:
-            buffers = writer.buffers(k, models[BASE].card.d_model)
-            for batch in pack_batches(documents, units[k], config.batch_tokens):
-                _fill(plan, documents, batch, buffers, int(documents.offsets[units[k].start]))
-                done += len(batch)
-                if progress is not None:
-                    progress(done, len(documents.documents))
-            writer.write(k, buffers)
+        for start in range(0, len(missing), ranks.size):
+            turn = missing[start : start + ranks.size]
+            if ranks.rank < len(turn):
+                k = turn[ranks.rank]
+                buffers = writer.buffers(k, models[BASE].card.d_model)
+                ready = 0
+                for batch in pack_batches(documents, units[k], config.batch_tokens):
+                    _fill(plan, documents, batch, buffers, int(documents.offsets[units[k].start]))
+                    ready += len(batch)
+                    if progress is not None:
+                        progress(done + ready, len(documents.documents))
+                writer.write(k, buffers, _text(documents, units[k]))
+            else:
+                writer.skip()
+            done += sum(len(units[k]) for k in turn)
+        ranks.barrier()  # the manifest is complete
     return ActivationStore(out)
+
+
+def _text(documents: TokenisedDocuments, unit: range) -> UnitText:
+    tokens = [token for i in unit for token in documents.ids[i][documents.skip_first :]]
+    rows = np.diff(documents.offsets[unit.start : unit.stop + 1])
+    return UnitText(torch.tensor(tokens, dtype=torch.int32), torch.from_numpy(rows))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Judge a trained dictionary on rows of a store that it was not trained on, and in the models if they are given.
 
-Rows are read in random order and the metrics are sums by group, so nothing is kept but sums. A store does not say where
-documents end, but its rows are in document order: a group of documents is a run of consecutive rows, long enough that
-few documents are cut in two.
+Rows are read in random order and the metrics are sums by group, so nothing is kept but sums. A group holds whole
+documents. The held-out rows begin with a document, so no document is in the training and in the evaluation.
 """
 
 import math
@@ -17,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from saeaudit.activations import BASE, ActivationStore, Document, tensor_name, tokenise
-from saeaudit.audit.one_dictionary import HELD_OUT
 from saeaudit.audit.prompts import read_corpus
 from saeaudit.audit.stages import Silent, Watcher
+from saeaudit.audit.store_inputs import held_out_from
 from saeaudit.dictionaries import Dictionary, load_dictionary
-from saeaudit.errors import ArtifactError, EvidenceError
+from saeaudit.errors import ArtifactError
 from saeaudit.metrics import (
     DictionaryMetrics,
     DictionaryReport,
@@ -48,8 +47,10 @@ class StoreEvaluation(BaseModel):
         default="held-out", description="the last eighth, which `train` leaves out, or all of a store it never saw"
     )
     batch_size: int = Field(default=2048, ge=1)
-    block_rows: int = Field(default=512, ge=1, description="rows of a group at least: the length of long documents")
     n_resamples: int = Field(default=500, ge=100, description="bootstrap samples behind each interval")
+    template_ids: tuple[int, ...] = Field(
+        default=(), description="token ids of a chat template, to count firings there"
+    )
     density_floor: float = Field(default=1e-3, gt=0, le=1, description="density a dead latent must be told from")
     base: str | None = Field(default=None, description="base model, to splice the reconstruction into")
     tuned: str | None = Field(default=None, description="tuned model, if the dictionary reads it")
@@ -113,14 +114,16 @@ def evaluate_on_store(
         _same_models(dictionary, opened.made_from.get("models", {}), f"the store {store}")
     inputs = _splice_inputs(dictionary, site, config, watcher)
     watcher.stage("evaluate")
-    rows = _held_out(opened.n_rows, config)
-    n_groups = min(N_GROUPS, max(1, len(rows) // config.block_rows))
+    rows = _judged_rows(opened.document_bounds, config)
+    groups = torch.from_numpy(groups_of_rows(opened.document_bounds, rows))
+    n_groups = int(groups.max()) + 1
     metrics = DictionaryMetrics(dictionary, density_floor=config.density_floor, n_groups=n_groups, seed=config.seed)
     sides = [BASE] if dictionary.kind == "sae" else [BASE, config.side]
-    done = 0
+    done, template = 0, config.template_ids
     for at in _shuffled(len(rows), config):
         base, *difference = (opened.read(tensor_name(site, side), rows[at]) for side in sides)
-        metrics.update(base, difference[0] if difference else None, torch.from_numpy(at * n_groups // len(rows)))
+        marked = torch.from_numpy(np.isin(opened.token_ids[rows[at]], template)) if template else None
+        metrics.update(base, difference[0] if difference else None, groups[at], on_template=marked)
         done += len(at)
         watcher.progress(done, len(rows))
     drawing = {"n_resamples": config.n_resamples, "seed": config.seed}
@@ -132,12 +135,24 @@ def evaluate_on_store(
     return Evaluation(dictionary.kind, site, len(rows), n_groups, metrics.result(**drawing), splice)
 
 
-def _held_out(n_rows: int, config: StoreEvaluation) -> np.ndarray:
+def groups_of_rows(document_bounds: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the group of each of some ascending rows: runs of whole documents of about equal size, numbered from 0.
+
+    Args:
+        document_bounds: "doc+1", first row of each document and the number of rows.
+        rows: row numbers.
+    """
+    document = np.searchsorted(document_bounds, rows, side="right")
+    _, first, document = np.unique(document, return_index=True, return_inverse=True)
+    # A document belongs where it begins; a long one can leave groups after it without any.
+    _, group = np.unique(first * N_GROUPS // len(rows), return_inverse=True)
+    return group[document]
+
+
+def _judged_rows(document_bounds: np.ndarray, config: StoreEvaluation) -> np.ndarray:
     """Return the rows that count: those that `train` leaves out, or all."""
-    first = n_rows - int(n_rows * HELD_OUT) if config.rows == "held-out" else 0
-    if first == n_rows:
-        raise EvidenceError(f"{n_rows} rows leave none to judge; harvest more text", code="too-few-rows")
-    return np.arange(first, n_rows)
+    first = held_out_from(document_bounds) if config.rows == "held-out" else 0
+    return np.arange(first, document_bounds[-1])
 
 
 def _shuffled(n: int, config: StoreEvaluation) -> Iterator[np.ndarray]:
@@ -172,7 +187,7 @@ def _splice_inputs(
         max_length=min(config.max_length, context_length(models[BASE].model)),
         too_long="truncate",
     )
-    first = _held_out(documents.n_rows, config)[0]
+    first = _judged_rows(documents.offsets, config)[0]
     chosen = np.flatnonzero(documents.offsets[:-1] >= first)[-config.n_documents :]
     return _SpliceInputs(
         {side: m.model for side, m in models.items()}, [documents.ids[i] for i in chosen], documents.skip_first

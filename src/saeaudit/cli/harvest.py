@@ -21,17 +21,19 @@ def harvest(
 ) -> None:
     """Write base activations and their differences to the tuned model's into the store OUT, in fp32 arithmetic.
 
-    A run that was stopped continues after its last finished unit when the same command is given again.
+    A run that was stopped continues after its last finished unit when the same command is given again. Started by
+    torchrun, several processes share the work.
     """
     sites = parse_layers(layers)
 
     from saeaudit.activations import BASE, Document, flop_rate, harvest_cost, tokenise
     from saeaudit.activations import harvest as run_harvest
     from saeaudit.audit.prompts import read_corpus
+    from saeaudit.distributed import joined
     from saeaudit.models import load_pair
 
     texts = read_corpus(corpus)
-    with watch() as watcher:
+    with joined() as ranks, watch() as watcher:
         watcher.stage("load")
         pair = load_pair(base, tuned, dtype="float32")
         documents = tokenise(
@@ -44,13 +46,13 @@ def harvest(
         if estimate:
             watcher.stage("estimate")
             cost = harvest_cost(models, documents, sites)
-            seconds = cost.flop / flop_rate(models, documents, sites)
+            seconds = cost.flop / flop_rate(models, documents, sites) / ranks.size
             watcher.note(
                 f"{cost.n_tokens} tokens: {cost.flop / 1e12:.3g} TFLOP, {cost.n_bytes / 1e6:.3g} MB on disk, about "
                 f"{seconds:.0f} s at the speed of one batch"
             )
         watcher.stage("harvest")
-        store = run_harvest(models, documents, sites, out=out, progress=watcher.progress)
+        store = run_harvest(models, documents, sites, out=out, progress=watcher.progress, ranks=ranks)
     show(f"{store.n_rows} rows of {', '.join(store.tensors)}")
     show(f"store: {out}")
     show(f"next: saeaudit train {out} --site {sites[0]} --kind diff --out DIR")

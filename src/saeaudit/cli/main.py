@@ -23,7 +23,11 @@ from saeaudit.cli.screen import complain
 from saeaudit.cli.train import train
 from saeaudit.cli.verify import verify
 from saeaudit.config import invalid
-from saeaudit.errors import SaeAuditError
+from saeaudit.distributed import launched_size
+from saeaudit.errors import ConfigError, SaeAuditError
+
+# Commands whose work several processes can share.
+SHARED = ("harvest", "train")
 
 
 class Commands(TyperGroup):
@@ -41,6 +45,17 @@ class Commands(TyperGroup):
             complain("\nstopped; run the same command again to continue")
             raise typer.Exit(130) from None
         raise typer.Exit(2)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the chosen command; refuse to run the work of one process in several."""
+        name, *rest = super().resolve_command(ctx, args)
+        if launched_size() > 1 and name not in SHARED:
+            raise ConfigError(
+                f"{launched_size()} processes were started, but {name} is the work of one; run it without torchrun, "
+                f"which is for {' and '.join(SHARED)}",
+                code="one-process-only",
+            )
+        return name, *rest
 
 
 app = typer.Typer(

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from saeaudit.cli.screen import complain
+from saeaudit.distributed import launched_rank
 
 
 class PlainWatcher:
-    """One line for each stage, with the seconds since the start."""
+    """One line for each stage, with the seconds since the start; no line if not `shown`."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, *, shown: bool = True) -> None:
+        self._start, self._shown = time.monotonic(), shown
 
     def __enter__(self) -> Self:
         return self
@@ -39,7 +40,8 @@ class PlainWatcher:
         self._line(text)
 
     def _line(self, text: str) -> None:
-        complain(f"{time.monotonic() - self._start:6.0f} s  {text}")
+        if self._shown:
+            complain(f"{time.monotonic() - self._start:6.0f} s  {text}")
 
 
 class BarWatcher:
@@ -95,5 +97,6 @@ class BarWatcher:
 
 
 def watch() -> PlainWatcher | BarWatcher:
-    """Return the watcher that fits stderr, as a context manager."""
-    return BarWatcher() if sys.stderr.isatty() else PlainWatcher()
+    """Return the watcher that fits stderr, as a context manager; of several processes the first alone is watched."""
+    first = launched_rank() == 0
+    return BarWatcher() if first and sys.stderr.isatty() else PlainWatcher(shown=first)

@@ -1,4 +1,7 @@
-"""Lines and tables on the terminal; text of models and files is shown with its control characters made visible."""
+"""Lines and tables on the terminal; text of models and files is shown with its control characters made visible.
+
+Of the processes that torchrun starts, the first alone prints results; a complaint of any other begins with its rank.
+"""
 
 import shlex
 import sys
@@ -8,18 +11,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from saeaudit.distributed import launched_rank
+
 # Width of tables in a file or pipe, where there is no terminal to ask.
 PIPE_WIDTH = 140
 
 
 def show(text: str, *, style: str = "") -> None:
     """Print text to stdout without wrapping or markup."""
-    _console().print(_safe(text, style), soft_wrap=True)
+    if launched_rank() == 0:
+        _console().print(_safe(text, style), soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print text to stderr."""
-    Console(stderr=True).print(_safe(text, ""), soft_wrap=True)
+    speaker = f"rank {launched_rank()}: " if launched_rank() else ""
+    Console(stderr=True).print(_safe(speaker + text, ""), soft_wrap=True)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
@@ -29,7 +36,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_safe(cell, "") for cell in row))
-    _console().print(table)
+    if launched_rank() == 0:
+        _console().print(table)
 
 
 def mark(passed: bool | None) -> str:
