@@ -75,6 +75,7 @@ CASES = {
     "jumprelu tanh": ("crosscoder", jump(penalty="tanh", straight_through=True)),
     "jumprelu revived": ("crosscoder", jump(penalty="tanh", revive=0.3)),
     "score of both rows": ("crosscoder", {**AUX, "crosscoder": {"score": "concat"}}),
+    "mixed score": ("crosscoder", {**AUX, "crosscoder": {"score": "mixed"}}),
     "score of the value alone": ("crosscoder", {**AUX, "crosscoder": {"score": "none"}}),
     "layouts": ("crosscoder", {**AUX, "k": 5, "crosscoder": {"ranges": FOUR}}),
     "layouts under L1": ("crosscoder", {**RULES["relu"], **PENALTY, "crosscoder": {"ranges": NO_K}}),

@@ -149,7 +149,8 @@ def dense_code_of_rule(coder, config, z: Tensor) -> tuple[Tensor, Tensor]:
     if coder.W_dec.dim() == 3:
         how = config.crosscoder.score if config.crosscoder else "sum"
         rows = coder.W_dec.detach()
-        weights = {"sum": rows.norm(dim=2).sum(1), "concat": rows.flatten(1).norm(dim=1), "none": weights}[how]
+        total, joint = rows.norm(dim=2).sum(1), rows.flatten(1).norm(dim=1)
+        weights = {"sum": total, "concat": joint, "mixed": joint + total / 10, "none": weights}[how]
     score, mask = f.detach() * weights, torch.zeros_like(f)
     if config.sparsity == "topk":
         for row in range(len(z)):

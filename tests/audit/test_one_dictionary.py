@@ -1,11 +1,14 @@
 """One dictionary from a store: it finds what was planted, reads the right tensors, and never its held-out rows."""
 
+import numpy as np
 import pytest
 import torch
 
-from saeaudit.activations import ActivationStore, StoreWriter
+from saeaudit.activations import ActivationStore, StoreWriter, UnitText
 from saeaudit.audit import Silent
-from saeaudit.audit.one_dictionary import HELD_OUT_BATCH, StoreTraining, read_rows, train_dictionary, train_from_store
+from saeaudit.audit.one_dictionary import StoreTraining
+from saeaudit.audit.store_inputs import tensors_of
+from saeaudit.audit.train_store import HELD_OUT_BATCH, Job, train_from_store, train_on_rows
 from saeaudit.dictionaries import load_dictionary
 from saeaudit.errors import ArtifactError, EvidenceError
 from saeaudit.seeds import torch_generator
@@ -28,7 +31,10 @@ def write_store(path, base, delta, *, origin="planted"):
     names = ["layers.1/base", "layers.1/tuned"]
     made_from = {"models": {"base": {"source": "b"}, "tuned": {"source": "t"}}, "origin": origin}
     writer = StoreWriter(path, made_from=made_from, unit_rows=[len(base)], tensors=names)
-    writer.write(0, {"layers.1/base": base, "layers.1/tuned": delta})
+    text = UnitText(
+        torch.zeros(len(base), dtype=torch.int32), torch.tensor([20] * (len(base) // 20) + [len(base) % 20])
+    )
+    writer.write(0, {"layers.1/base": base, "layers.1/tuned": delta}, text)
     return path
 
 
@@ -78,13 +84,17 @@ def test_sorted_held_out_rows_calibrate_like_shuffled_ones(planted, tmp_path):
     """Documents may come with the loudest first; read in that order calibration refuses."""
     _, delta = planted
     rows = delta.repeat(3, 1) * torch.linspace(6, 0.1, 3 * N_ROWS)[:, None]
-    config = settings(n_samples=2000)
+    config, fit = settings(n_samples=2000), np.arange(N_ROWS)
 
-    def fit(held_out, name):
-        return train_dictionary(delta, held_out, config, cards={}, out=tmp_path / name, watcher=Silent())
+    def trained(held_out, name):
+        both = torch.cat([delta, held_out])
+        store = ActivationStore(write_store(tmp_path / f"store-{name}", both, both))
+        job = Job(config, tmp_path / name)
+        unseen = np.arange(N_ROWS, store.n_rows)
+        return train_on_rows(store, {name: job}, fit, unseen, cards={}, watcher=Silent()).done[name]
 
-    loudest_first, quietest_first = fit(rows, "a"), fit(rows.flip(0), "b")
-    assert loudest_first.l0 == quietest_first.l0
+    loudest_first, quietest_first = trained(rows, "a"), trained(rows.flip(0), "b")
+    assert loudest_first.l0 == pytest.approx(quietest_first.l0, abs=1e-3)
     assert loudest_first.fvu == pytest.approx(quietest_first.fvu)
     with pytest.raises(EvidenceError) as caught:
         calibrate(load_dictionary(tmp_path / "a"), rows.split(HELD_OUT_BATCH))
@@ -94,10 +104,9 @@ def test_sorted_held_out_rows_calibrate_like_shuffled_ones(planted, tmp_path):
 def test_each_kind_reads_its_side_or_both(planted, tmp_path):
     base, delta = (x.bfloat16().float() for x in planted)
     store = ActivationStore(write_store(tmp_path / "store", base, delta))
-    some = torch.tensor([5, 0, 7])
     for kind, expected in (("sae", base), ("diff", delta), ("crosscoder", torch.stack([base, base + delta], dim=1))):
-        assert torch.equal(read_rows(store, settings(kind=kind)), expected)
-        assert torch.equal(read_rows(store, settings(kind=kind), some.numpy()), expected[some])
+        read = settings(kind=kind).input
+        assert torch.equal(read.of({name: store.read(name) for name in tensors_of([read])}), expected)
 
 
 def test_a_crosscoder_reads_both_sides(planted, tmp_path):
@@ -134,7 +143,7 @@ def test_a_stopped_run_continues_and_ends_the_same(planted, tmp_path):
     config = settings(n_samples=200 * 200, checkpoint_every=50)
     whole = train_from_store(store, config, out=tmp_path / "whole")
     with pytest.raises(Stopped):
-        train_from_store(store, config, out=tmp_path / "resumed", watcher=StopsAt(150))
+        train_from_store(store, config, out=tmp_path / "resumed", watcher=StopsAt(140))
     assert not (tmp_path / "resumed").exists()
     watcher = StopsAt(10**9)
     resumed = train_from_store(store, config, out=tmp_path / "resumed", watcher=watcher)
@@ -149,6 +158,6 @@ def test_errors_name_what_is_there(planted, tmp_path):
     with pytest.raises(ArtifactError, match=r"no tensor 'layers\.1/other'"):
         train_from_store(store, settings(side="other"), out=tmp_path / "o")
     small = write_store(tmp_path / "small", *(x[:64] for x in planted))
-    with pytest.raises(EvidenceError, match="has 64 rows") as caught:
+    with pytest.raises(EvidenceError, match="64 rows of several documents") as caught:
         train_from_store(small, settings(), out=tmp_path / "o")
     assert caught.value.code == "too-few-rows"

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+import torch
 
 from saeaudit.activations import ActivationStore
+from saeaudit.cli.train import combinations
 from saeaudit.dictionaries import load_dictionary
 from tiny import save_checkpoint, tiny_loaded, tuned_copy
 
@@ -54,7 +56,7 @@ def test_the_cost_is_said_before_the_harvest(saeaudit, pair, tmp_path):
     said, started = (done.err.index(word) for word in ("TFLOP", " harvest\n"))
     assert said < started
     megabytes = float(re.search(r"([0-9.]+) MB on disk", done.err)[1])
-    assert megabytes == pytest.approx(ActivationStore(tmp_path / "store").n_rows * 4 * 32 * 2 / 1e6, rel=5e-3)
+    assert megabytes == pytest.approx(ActivationStore(tmp_path / "store").n_rows * (4 * 32 * 2 + 4) / 1e6, rel=5e-3)
 
 
 def test_a_store_of_something_else_is_refused(saeaudit, pair, tmp_path):
@@ -72,9 +74,88 @@ def test_layers_that_are_no_numbers(saeaudit, pair, tmp_path, layers):
     assert not (tmp_path / "store").exists()
 
 
+SIZES = ["--set", "expansion=2", "--set", "n_samples=2000", "--set", "batch_size=100"]
+
+
+def test_a_product_is_trained_in_one_pass(saeaudit, pair, tmp_path):
+    assert harvest(saeaudit, pair, tmp_path / "store").code == 0
+    one_pass = ["train", tmp_path / "store", "--out", tmp_path / "out", "--site", "layers.1", "--site", "layers.2"]
+    one_pass += ["--k", "3", "--k", "5", "--seed", "2", "--log", tmp_path / "logs", *SIZES]
+    done = saeaudit(*one_pass)
+    assert done.code == 0, done.err
+    names = ["layers.1-k3", "layers.1-k5", "layers.2-k3", "layers.2-k5"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [f"{name}.jsonl" for name in names]
+    assert all(name in done.out for name in names) and "FVU" in done.out
+
+    alone = ["train", tmp_path / "store", "--out", tmp_path / "one", "--site", "layers.2", "--k", "5", "--seed", "2"]
+    assert saeaudit(*alone, *SIZES).code == 0
+    one, many = load_dictionary(tmp_path / "one"), load_dictionary(tmp_path / "out" / "layers.2-k5")
+    assert torch.equal(one.W_dec, many.W_dec) and torch.equal(one.threshold, many.threshold)
+
+    again = saeaudit(*one_pass)
+    assert again.code == 0, "the same command again finds its work done"
+    assert again.out == done.out
+
+
+def test_the_settings_of_a_file_hold_for_all_and_flags_win(saeaudit, pair, tmp_path):
+    assert harvest(saeaudit, pair, tmp_path / "store").code == 0
+    (tmp_path / "train.yaml").write_text("site: layers.1\nk: 7\nexpansion: 3\nn_samples: 2000\nbatch_size: 100\n")
+    arguments = ["train", tmp_path / "store", "--out", tmp_path / "out", "--config", tmp_path / "train.yaml"]
+    done = saeaudit(*arguments, "--kind", "diff", "--kind", "sae", "--set", "expansion=2")
+    assert done.code == 0, done.err
+    for kind in ("diff", "sae"):
+        found = load_dictionary(tmp_path / "out" / kind)
+        assert (found.kind, found.config.k, found.n_latents) == (kind, 7, 64)
+
+
+def test_a_run_that_fails_is_in_the_table_and_the_others_are_saved(saeaudit, pair, tmp_path):
+    """At this layer the two models are the same, so there is no difference to train on."""
+    assert (
+        saeaudit(
+            "harvest",
+            pair / "base",
+            pair / "base",
+            "--corpus",
+            pair / "corpus.txt",
+            "--layers",
+            "1",
+            "--out",
+            tmp_path / "s",
+        ).code
+        == 0
+    )
+    product = ["--site", "layers.1", "--kind", "diff", "--kind", "sae", "--set", "k=4"]
+    done = saeaudit("train", tmp_path / "s", "--out", tmp_path / "out", *product, *SIZES)
+    assert done.code == 1
+    assert "failed: degenerate-activations" in done.out
+    assert "error: diff: the activations are constant" in done.err
+    assert load_dictionary(tmp_path / "out" / "sae").kind == "sae"
+
+
+def test_names_hold_what_differs():
+    options = {"site": ["a", "b", "a"], "kind": ["diff"], "k": [16, 32], "seed": None}
+    assert list(combinations(options)) == ["a-k16", "a-k32", "b-k16", "b-k32"]
+    assert combinations(options)["b-k16"] == {"site": "b", "kind": "diff", "k": 16, "seed": None}
+    assert list(combinations({"site": ["a"]})) == [""]
+
+
 def test_train_names_bad_settings_and_missing_stores(saeaudit, tmp_path):
     done = saeaudit("train", tmp_path / "none", "--site", "layers.1", "--out", tmp_path / "o", "--set", "k=0")
     assert "k (from --set): input should be greater than or equal to 1" in done.err
     done = saeaudit("train", tmp_path / "none", "--site", "layers.1", "--out", tmp_path / "o")
     assert done.code == 2
     assert str(tmp_path / "none") in done.err
+
+
+def test_on_a_terminal_every_run_has_a_line_with_its_fit(saeaudit, pair, tmp_path, monkeypatch):
+    assert harvest(saeaudit, pair, tmp_path / "store").code == 0
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "140")
+    done = saeaudit(
+        "train", tmp_path / "store", "--out", tmp_path / "out", "--site", "layers.1", "--k", 2, "--k", 3, *SIZES
+    )
+    assert done.code == 0, done.err
+    for name in ("k2", "k3"):
+        assert re.search(rf"{name} .*20/20.* rows/s  FVU \d\.\d+  L0 ", done.err)

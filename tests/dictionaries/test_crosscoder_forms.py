@@ -146,12 +146,14 @@ def test_latents_outside_the_difference_range_do_not_enter_the_delta_term():
     assert abs(float(term(dictionary.coder(x), NOBODY).detach() - before)) > 1e-4
 
 
-@pytest.mark.parametrize("score", ["sum", "concat", "none"])
+@pytest.mark.parametrize("score", ["sum", "concat", "mixed", "none"])
 def test_scores_weigh_by_norms_or_not(score):
     dictionary, x = random_dictionary("crosscoder", crosscoder={"score": score})
     coder = dictionary.coder
     base, tuned = coder.W_dec.detach().norm(dim=2).unbind(1)
-    expected = {"sum": base + tuned, "concat": (base**2 + tuned**2).sqrt(), "none": torch.ones(20)}[score]
+    together = (base**2 + tuned**2).sqrt()
+    weights = {"sum": base + tuned, "concat": together, "mixed": together + (base + tuned) / 10, "none": torch.ones(20)}
+    expected = weights[score]
     z = coder.scaled(x) @ coder.W_enc.flatten(1).T + coder.b_enc
     chosen = (z.detach().relu() * expected).flatten().topk(3 * len(x)).indices.sort().values
     assert torch.equal(coder(x).places.flat, chosen)

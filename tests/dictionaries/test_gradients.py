@@ -58,6 +58,7 @@ def test_all_gradients_equal_dense_autograd(kind, seed, k, n_dead, duplicate, al
 
 
 def test_auxk_reaches_the_encoder_of_dead_latents_and_of_nothing_else():
+    """sparsify loses it there: the gradient of its encoder is exactly 0."""
     dictionary, x = random_dictionary("sae", dtype=torch.float64)
     coder, dead = dictionary.coder, torch.zeros(20, dtype=torch.bool)
     dead[[2, 5, 11]] = True
@@ -91,7 +92,7 @@ def test_auxk_is_zero_without_dead_latents_and_finite_without_residual():
 
 
 def test_a_clipped_place_sends_no_gradient():
-    """A proposal in bfloat16 may hold a place whose exact value is negative; it counts as 0 and learns nothing."""
+    """A place that bfloat16 proposes and whose exact value is negative learns nothing; in sparsify it does."""
     dictionary, _ = random_dictionary("sae")
     coder = dictionary.coder
     with torch.no_grad():

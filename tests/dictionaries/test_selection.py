@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from oracles_dictionaries import largest_places
 from saeaudit.dictionaries import BatchTopK, select_largest
 from saeaudit.dictionaries.selection import scores_above
+from saeaudit.dictionaries.topk import largest_of_rows
 
 
 @settings(max_examples=150, deadline=None)
@@ -54,6 +55,14 @@ def test_bfloat16_agrees_with_the_float32_of_the_same_numbers():
     assert torch.equal(select_largest(pre, 300, hint=1.5).flat, select_largest(pre.float(), 300).flat)
 
 
+def test_rounding_a_limit_to_bfloat16_hides_nothing():
+    """The limit of a latent lies between two bfloat16 numbers; rounded up, it would hide the entries equal to it."""
+    pre = (1 + torch.rand(4, 300, generator=torch.Generator().manual_seed(0)) / 10).bfloat16()
+    weights = 1 + torch.rand(300, generator=torch.Generator().manual_seed(1)) / 50
+    expected = scores_above(pre.float(), 1.05, weights=weights)
+    assert torch.equal(scores_above(pre, 1.05, weights=weights).flat, expected.flat)
+
+
 def test_batch_topk_spends_its_budget_where_the_scores_are():
     pre = torch.tensor([[5.0, 4.0, 3.0], [2.0, 1.0, -1.0]])
     assert BatchTopK(2).select(pre, None).flat.tolist() == [0, 1, 2, 3]
@@ -76,3 +85,15 @@ def test_rounding_at_the_bound_cannot_hide_the_best_entry():
     assert not pre[0, 0] > 0.95 * hint / hidden, "the first entry must lie on the bound"
     expected = largest_places(pre * weights, 1)
     assert select_largest(pre, 1, weights=weights, hint=hint).flat.tolist() == expected == [0]
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), n=st.integers(1, 9), levels=st.sampled_from([1, 3, 1000]))
+def test_rows_in_bfloat16_are_ranked_as_the_float32_of_the_same_numbers(seed, rows, n, levels):
+    g = torch.Generator().manual_seed(seed)
+    score = (torch.rand(rows, n, generator=g) * 2 - 1).mul(levels).round().div(levels).bfloat16()
+    k = 1 + seed % n
+    found = largest_of_rows(score, k)
+    assert torch.equal(found, largest_of_rows(score.float(), k))
+    expected = [i * n + j for i in range(rows) for j in largest_places(score[i].float(), k)]
+    assert found.tolist() == expected

@@ -11,6 +11,7 @@ def numbered(n, dtype=torch.float32):
 
 
 def test_an_epoch_is_a_permutation_and_epochs_differ():
+    """crosscoder-model-diff-replication fills half of a buffer again with rows it has already shown."""
     batches = list(tensor_batches(numbered(60), 10, seed=0, n_steps=12))
     first, second = torch.cat(batches[:6])[:, 0], torch.cat(batches[6:])[:, 0]
     for epoch in (first, second):

@@ -24,6 +24,7 @@ def test_the_threshold_is_the_exact_cutoff_of_the_stream(kind, batch_size):
 
 @pytest.mark.parametrize("n_steps", [200, 600])
 def test_inference_is_as_sparse_as_asked_even_after_a_short_run(n_steps):
+    """dictionary_learning keeps a threshold of -1 before step 1 000: a shorter run is dense at inference."""
     data = planted(12_000)
     dictionary = dictionary_for(data.x, n_latents=128)
     train(dictionary, tensor_batches(data.x, 256, seed=0, n_steps=n_steps), TrainConfig(n_steps=n_steps, lr=3e-3))

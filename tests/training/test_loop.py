@@ -6,9 +6,10 @@ import torch
 from pydantic import ValidationError
 
 from planted_dictionaries import dictionary_for, planted
-from saeaudit.errors import EvidenceError, InputError, NumericsError
-from saeaudit.training import Reconstruction, TrainConfig, tensor_batches, terms_for, train
+from saeaudit.errors import EvidenceError, InputError, NumericsError, ResourceError
+from saeaudit.training import Callback, CheckpointConfig, Reconstruction, TrainConfig, tensor_batches, terms_for, train
 from saeaudit.training.dead import FiringRecord
+from saeaudit.training.memory import largest_batch, training_bytes
 from saeaudit.training.schedule import default_lr, lr_factor
 
 DATA = planted(3000, d_model=16, n_atoms=32)
@@ -22,7 +23,7 @@ def batches(n_steps):
     return tensor_batches(DATA.x, 100, seed=0, n_steps=n_steps)
 
 
-class Watch:
+class Watch(Callback):
     def __init__(self):
         self.calls = []
 
@@ -62,6 +63,7 @@ def test_any_iterable_of_batches_will_do():
 
 
 def test_a_stream_that_ends_early_says_when():
+    """SAELens ended without a word."""
     with pytest.raises(EvidenceError, match=r"10 steps.*after 4") as caught:
         train(small(), [DATA.x[:64]] * 4, TrainConfig(n_steps=10))
     assert caught.value.code == "stream-exhausted"
@@ -76,6 +78,81 @@ def test_a_number_that_is_not_finite_stops_before_it_reaches_the_weights(value):
         train(dictionary, [DATA.x[:64], DATA.x[:64], bad, DATA.x[:64]], TrainConfig(n_steps=4))
     assert caught.value.code == "training-diverged"
     assert all(bool(torch.isfinite(p).all()) for p in dictionary.parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):
+    class Steep:
+        name = "steep"
+
+        def __call__(self, forward, dead, progress=1.0):
+            return (forward.fvu - forward.fvu.detach()).clamp_min(0).sqrt() if progress > 0.5 else forward.fvu
+
+    dictionary = small()
+    checkpoint = CheckpointConfig(directory=tmp_path, every=2)
+    with pytest.raises(NumericsError, match=r"gradient norm became nan at step 5.*step-000000004") as caught:
+        train(dictionary, batches(10), TrainConfig(n_steps=10), terms=[Steep()], checkpoint=checkpoint)
+    assert caught.value.code == "training-diverged"
+    assert all(bool(torch.isfinite(p).all()) for p in dictionary.parameters())
+
+
+def test_memory_that_runs_out_is_an_error_with_sizes(tmp_path):
+    class Huge:
+        name = "huge"
+
+        def __call__(self, forward, dead, progress=1.0):
+            return forward.fvu if progress < 0.5 else torch.zeros(2**50).sum()
+
+    with pytest.raises(ResourceError, match=r"100 rows and 48 latents.*step-000000004") as caught:
+        train(
+            small(),
+            batches(10),
+            TrainConfig(n_steps=10),
+            terms=[Huge()],
+            checkpoint=CheckpointConfig(directory=tmp_path, every=2),
+        )
+    assert caught.value.code == "out-of-memory"
+
+
+def test_the_largest_batch_is_the_largest_that_is_predicted_to_fit():
+    coder = small().coder
+    for available in (training_bytes(coder, 1), training_bytes(coder, 1000), 10**9):
+        n = largest_batch(coder, available)
+        assert training_bytes(coder, n) <= available < training_bytes(coder, n + 1)
+    assert largest_batch(coder, 1000) == 0
+
+
+def test_a_run_whose_fit_no_longer_improves_lets_the_rate_fall_and_ends():
+    watch = Watch()
+    config = TrainConfig(n_steps=1000, lr=0.02, log_every=10, early_stop={"patience": 3, "min_improvement": 0.05})
+    result = train(small(), batches(1000), config, callbacks=[watch])
+    logs = [metrics for name, metrics in watch.calls if name == "log"]
+    assert result.stopped == "early-stop" and result.n_steps < 1000
+    assert result.dictionary.provenance.training["stopped"] == "early-stop"
+    # The last logs at the peak rate: one that improved, then three that did not, then 200 steps of falling rate.
+    peak = [m for m in logs if m["lr"] == pytest.approx(0.02)]
+    assert result.n_steps == peak[-1]["step"] + 200
+    best = min(m["fvu"] for m in peak[:-3] if m["step"] > 100)
+    assert all(m["fvu"] > 0.95 * best for m in peak[-3:])
+    falling = [m["lr"] for m in logs if m["step"] > peak[-1]["step"]]
+    assert falling == sorted(falling, reverse=True) and falling[-1] < 0.002
+    assert result.fvu < best, "the fit still gains while the rate falls"
+
+
+def test_a_run_that_improves_is_not_stopped():
+    config = TrainConfig(n_steps=60, lr=1e-3, log_every=5, early_stop={"patience": 2, "min_improvement": 0.001})
+    result = train(small(), batches(60), config)
+    assert (result.stopped, result.n_steps) == ("n_steps", 60)
+    assert result.dictionary.provenance.training["stopped"] == "n_steps"
+
+
+def test_nothing_is_judged_before_its_time():
+    rule = {"patience": 1, "min_improvement": 0.99}
+    ends = [
+        train(small(), batches(100), TrainConfig(n_steps=100, log_every=10, early_stop=rule | {"after": after})).n_steps
+        for after in (0.0, 0.5, 0.9)
+    ]
+    # The logs at 10 and 20 are judged (60 and 70), the second is no better, and 20 steps of fall follow.
+    assert ends == [40, 90, 100]
 
 
 def test_a_batch_of_another_width_is_refused():

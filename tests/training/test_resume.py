@@ -6,13 +6,13 @@ from safetensors.torch import load_file
 
 from planted_dictionaries import dictionary_for, planted
 from saeaudit.errors import ArtifactError, ConfigError
-from saeaudit.training import CheckpointConfig, TrainConfig, tensor_batches, train
+from saeaudit.training import Callback, CheckpointConfig, TrainConfig, tensor_batches, train
 
 DATA = planted(3000, d_model=16, n_atoms=32)
 CONFIG = TrainConfig(n_steps=40, lr=3e-3, log_every=7, dead_after=500)
 
 
-class Log:
+class Log(Callback):
     """Keeps what it is told, apart from times."""
 
     def __init__(self, stop_at=None):
@@ -83,6 +83,7 @@ RUNS = {
 
 @pytest.mark.parametrize(("name", "kill"), [(name, 23) for name in RUNS] + [("sae", 10), ("crosscoder", 39)])
 def test_a_killed_run_continues_bit_for_bit(name, kill, tmp_path):
+    """dictionary_learning writes backups of training that nothing continues from."""
     kind, settings = RUNS[name]
     whole_log, rest_log = Log(), Log()
     whole = run(kind, CheckpointConfig(directory=tmp_path / "whole", every=9), log=whole_log, **settings)

@@ -1,7 +1,8 @@
 """Stage: train a dictionary at a site, then judge its fit on documents it has not seen."""
 
-from saeaudit.audit.one_dictionary import StoreTraining, read_rows, train_dictionary
+from saeaudit.audit.one_dictionary import StoreTraining
 from saeaudit.audit.session import Session
+from saeaudit.audit.train_store import Job, train_on_rows
 from saeaudit.dictionaries import Kind
 from saeaudit.findings import DictionaryRow
 
@@ -27,13 +28,12 @@ def _train(session: Session, site: str, kind: Kind) -> DictionaryRow:
         batch_size=sizes.batch_size,
         lr=sizes.lr,
         seed=session.config.seed,
+        order_seed=session.config.seed,
     )
-    fit, held_out = (read_rows(session.store(), config, rows) for rows in session.data.dictionary_rows())
-    return train_dictionary(
-        fit,
-        held_out,
-        config,
-        cards={"base": session.pair.base.card.as_dict(), "tuned": session.pair.tuned.card.as_dict()},
-        out=session.dictionary_path(site, kind),
-        watcher=session.watcher,
-    )
+    fit, held_out = session.data.dictionary_rows()
+    cards = {"base": session.pair.base.card.as_dict(), "tuned": session.pair.tuned.card.as_dict()}
+    job = Job(config, session.dictionary_path(site, kind))
+    trained = train_on_rows(session.store(), {site: job}, fit, held_out, cards=cards, watcher=session.watcher)
+    for error in trained.failed.values():
+        raise error
+    return trained.done[site]

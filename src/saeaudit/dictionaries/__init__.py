@@ -29,12 +29,14 @@ from saeaudit.dictionaries.loading import load_dictionary
 from saeaudit.dictionaries.relu import Relu
 from saeaudit.dictionaries.sae import Sae
 from saeaudit.dictionaries.selection import select_largest
+from saeaudit.dictionaries.sharding import REPLICATED, merge, require_shardable, shard
 from saeaudit.dictionaries.sparsity import Sparsity
 from saeaudit.dictionaries.topk import BatchTopK, TopK
 
 __all__ = [
     "COUNTING",
     "KINDS",
+    "REPLICATED",
     "Anneal",
     "BatchTopK",
     "Code",
@@ -65,6 +67,9 @@ __all__ = [
     "TopK",
     "build",
     "load_dictionary",
+    "merge",
+    "require_shardable",
     "resolve_precision",
     "select_largest",
+    "shard",
 ]

@@ -39,16 +39,21 @@ class Dictionary(nn.Module, ABC):
     """A sparse code of activations; x and x_hat are raw activations, "batch d_model" or "batch side d_model".
 
     The inference rule decides each row by itself: a row's code does not depend on the batch around it.
+
+    Attributes:
+        kind: what it reads.
+        config: its settings.
+        provenance: where it comes from.
+        coder: the trained part, in scaled space.
     """
 
     kind: ClassVar[Kind]
-    config: DictionaryConfig
-    provenance: Provenance
 
-    @property
-    @abstractmethod
-    def coder(self) -> SparseCoder:
-        """The trained part, in scaled space."""
+    def __init__(self, config: DictionaryConfig, coder: SparseCoder) -> None:
+        super().__init__()
+        self.config = config
+        self.provenance = Provenance()
+        self.coder = coder
 
     @abstractmethod
     def direction(self, latents: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:

@@ -52,7 +52,8 @@ class Places:
     def rows(self) -> Int[Tensor, " nnz"]:
         """Row of each place."""
         counts = self.offsets.diff()
-        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        rows = torch.arange(len(counts), device=counts.device)
+        return torch.repeat_interleave(rows, counts, output_size=len(self.latents))
 
     @cached_property
     def flat(self) -> Int[Tensor, " nnz"]:
@@ -66,8 +67,8 @@ class Places:
     @cached_property
     def by_latent(self) -> ByLatent:
         """The transposed order; computed once a step and shared by both weight gradients."""
-        order = self.latents.int().sort(stable=True).indices
-        return ByLatent(order, self.rows[order], _offsets(self.latents, self.n_latents))
+        latents, order = self.latents.int().sort(stable=True)
+        return ByLatent(order, self.rows[order], _offsets(latents, self.n_latents))
 
     def matrix(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, "batch latent"]:
         """Return the dense matrix with `values` at these places and 0 elsewhere, with gradient."""
@@ -127,6 +128,6 @@ def stack_codes(codes: list[Code]) -> Code:
     return Code(torch.cat([values for values, _ in padded]), torch.cat([indices for _, indices in padded]))
 
 
-def _offsets(sorted_or_not: Tensor, n: int) -> Tensor:
-    counts = torch.bincount(sorted_or_not, minlength=n)
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+def _offsets(ascending: Tensor, n: int) -> Tensor:
+    """Return where each of 0 to n begins; unlike a count of them, a GPU can be left to find it."""
+    return torch.searchsorted(ascending, torch.arange(n + 1, dtype=ascending.dtype, device=ascending.device))

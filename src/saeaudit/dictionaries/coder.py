@@ -19,9 +19,13 @@ from saeaudit.dictionaries.forward import Forward
 from saeaudit.dictionaries.gemm import EncodeGemm
 from saeaudit.dictionaries.ops import decode_at, dot_at, linear_at
 from saeaudit.dictionaries.sparsity import Sparsity
+from saeaudit.dictionaries.total import total
+from saeaudit.distributed import WHOLE, Grid
 
 _CHUNK_BYTES = 64 << 20
 _THRESHOLD_DECAY = 0.999
+# Weight in a mixed score of the sum of the decoder norms, beside 1 for their joint norm; as in crosscoder_learning.
+SUM_SHARE = 0.1
 
 
 class Encoder(NamedTuple):
@@ -42,7 +46,7 @@ class SparseCoder(nn.Module):
         sparsity: rule of the active latents.
         unit_norm: keep decoder rows at norm 1 (else their norms are free and weigh the score).
         score: what weighs an activation when latents compete: the sum of the decoder norms of the sides, the norm of
-            both rows as one vector, or nothing.
+            both rows as one vector, that plus a tenth of the sum ("mixed"), or nothing.
         pre_bias: subtract `b_dec` before encoding.
         tied: one matrix serves as encoder and decoder, with rows ("rows", needs `unit_norm`) or columns ("columns") of
             norm 1, or "free".
@@ -113,25 +117,35 @@ class SparseCoder(nn.Module):
         """Return the factor `w_j` of each latent's score, detached; None where all are 1 or none competes."""
         if self.unit_norm or self.score == "none" or not self.sparsity.ranks:
             return None
-        if self.score == "concat":
-            return torch.linalg.vector_norm(self.W_dec.detach().flatten(1), dim=1)
-        return self.row_norms().detach()
+        together = torch.linalg.vector_norm(self.W_dec.detach().flatten(1), dim=1)
+        match self.score:
+            case "concat":
+                return together
+            case "mixed":
+                return together + SUM_SHARE * self.row_norms().detach()
+            case _:
+                return self.row_norms().detach()
 
-    def forward(self, x: Shaped[Tensor, "batch *axes"], *, gemm: EncodeGemm | None = None) -> Forward:
-        """Run the training rule on a raw batch; in training mode the running threshold follows the batch."""
+    def forward(
+        self, x: Shaped[Tensor, "batch *axes"], *, gemm: EncodeGemm | None = None, grid: Grid = WHOLE
+    ) -> Forward:
+        """Run the training rule on a raw batch; in training mode the running threshold follows the batch.
+
+        Ranks of a grid give their own rows of the batch, and hold their own latents; all reconstruct with all latents.
+        """
         target = self.scaled(x)
         source = target - self.b_dec.flatten() if self.pre_bias else target
         gemm = gemm or EncodeGemm()
         with parametrize.cached():  # rows that are stored in parts are put together once
             pre = gemm(source, self.W_enc.flatten(1), self.b_enc, exact=not self.sparsity.ranks)
-            chosen = self.sparsity.select(pre, self.score_weights())
+            chosen = self.sparsity.select(pre, self.score_weights(), grid)
             places = places_of_flat(chosen.flat, len(pre), len(self.b_enc))
             z = self.pre_at(source, pre, places)
             values = self.sparsity.values(z, self.b_enc, places)
-            recon = decode_at(values, self.W_dec.flatten(1), places) + self.b_dec.flatten()
-        if self.training and any(chosen.smallest):
-            self._follow(chosen.smallest)
-        return Forward(self, target, source, recon, z, values, places, pre)
+            recon = total(decode_at(values, self.W_dec.flatten(1), places), grid.latents) + self.b_dec.flatten()
+        if self.training and chosen.smallest:
+            self._follow(chosen.smallest, grid)
+        return Forward(self, target, source, recon, z, values, places, pre, grid)
 
     def pre_at(
         self, source: Float[Tensor, "batch width"], pre: Float[Tensor, "batch latent"], places: Places
@@ -217,8 +231,11 @@ class SparseCoder(nn.Module):
         else:
             self.get_parameter(name).copy_(rows)
 
-    def _follow(self, smallest: tuple[float, ...]) -> None:
-        found = torch.tensor(smallest, dtype=torch.float64, device=self.threshold.device).view(self.threshold.shape)
+    def _follow(self, smallest: tuple[float, ...], grid: Grid) -> None:
+        found = grid.world.min(torch.tensor(smallest, dtype=torch.float64))  # small, and on the host already
+        if not bool(found.any()):
+            return
+        found = found.to(self.threshold.device).view(self.threshold.shape)
         self.threshold_average *= _THRESHOLD_DECAY
         self.threshold_average += torch.stack([found, (found > 0).double()], -1)
         total, count = self.threshold_average.unbind(-1)

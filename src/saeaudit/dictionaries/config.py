@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Kind = Literal["sae", "diff", "crosscoder"]
 Rule = Literal["batchtopk", "topk", "matryoshka", "relu", "gated", "jumprelu"]
 Layout = Literal["free", "shared", "base", "tuned"]
-Score = Literal["sum", "concat", "none"]
+Score = Literal["sum", "concat", "mixed", "none"]
 Tied = Literal["rows", "columns", "free"]
 
 COUNTING: tuple[Rule, ...] = ("batchtopk", "topk", "matryoshka")
@@ -84,7 +84,7 @@ class CrosscoderConfig(_Settings):
 
     Attributes:
         score: factor of an activation when latents compete: the sum of the decoder norms of the sides, the norm of
-            both rows as one vector, or none.
+            both rows as one vector, that plus a tenth of the sum ("mixed"), or none.
         ranges: parts of the dictionary in order; none means one free range.
         difference: gamma of the squared error of x1 - x0 as explained by the ranges that explain the difference, added
             to the errors of both sides (delta crosscoder, after arXiv 2603.04426; the definitions are ours).

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saeaudit.dictionaries.base import Dictionary, Provenance
+from saeaudit.dictionaries.base import Dictionary
 from saeaudit.dictionaries.coder import SparseCoder
 from saeaudit.dictionaries.config import CrosscoderConfig, DictionaryConfig, Kind, PublishedConfig
 from saeaudit.dictionaries.initial import FREE_NORM, check_axes, unit_rows
@@ -28,12 +28,6 @@ class Crosscoder(Dictionary):
     """Codes x "batch side d_model"; side 0 is the base, side 1 the tuned model."""
 
     kind: ClassVar[Kind] = "crosscoder"
-
-    def __init__(self, config: DictionaryConfig, coder: SparseCoder) -> None:
-        super().__init__()
-        self.config = config
-        self.provenance = Provenance()
-        self._coder = coder
 
     @classmethod
     def build(cls, config: DictionaryConfig, stats: SiteStatistics, *, seed: int) -> "Crosscoder":
@@ -61,13 +55,9 @@ class Crosscoder(Dictionary):
     def _common_part_is_free(self) -> bool:
         return self.config.crosscoder is not None and self.config.crosscoder.bridge == -1
 
-    @property
-    def coder(self) -> SparseCoder:
-        return self._coder
-
     def direction(self, latents: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
-        base, tuned = self._coder.W_dec.detach()[latents].unbind(1)
-        return (tuned - base if self._common_part_is_free else tuned) * self._coder.scale[1]
+        base, tuned = self.coder.W_dec.detach()[latents].unbind(1)
+        return (tuned - base if self._common_part_is_free else tuned) * self.coder.scale[1]
 
     def difference(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch d_model"]:
         return x[:, 1] - x[:, 0]
@@ -84,4 +74,4 @@ class Crosscoder(Dictionary):
                 "errors and leaves the common part of both rows undetermined; read `direction`, or train another",
                 code="undefined-metric",
             )
-        return torch.linalg.vector_norm(self._coder.W_dec.detach(), dim=-1)
+        return torch.linalg.vector_norm(self.coder.W_dec.detach(), dim=-1)

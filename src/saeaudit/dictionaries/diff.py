@@ -5,39 +5,32 @@ Its decoder has no side axis: it says how the tuned activation differs, given th
 
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saeaudit.dictionaries.base import Dictionary, Provenance
+from saeaudit.dictionaries.base import Dictionary
 from saeaudit.dictionaries.code import Code
-from saeaudit.dictionaries.coder import SparseCoder
 from saeaudit.dictionaries.config import DictionaryConfig, Kind
-from saeaudit.dictionaries.sae import Sae
+from saeaudit.dictionaries.initial import check_axes
+from saeaudit.dictionaries.sae import one_sided_coder
 from saeaudit.statistics import SiteStatistics
 
 
 class DiffSae(Dictionary):
-    """Codes delta "batch d_model"; has an `Sae` of the differences."""
+    """Codes delta "batch d_model"."""
 
     kind: ClassVar[Kind] = "diff"
 
-    def __init__(self, config: DictionaryConfig, sae: Sae) -> None:
-        super().__init__()
-        self.config = config
-        self.provenance = Provenance()
-        self.sae = sae
-
     @classmethod
     def build(cls, config: DictionaryConfig, stats: SiteStatistics, *, seed: int) -> "DiffSae":
-        """Return an untrained dictionary from statistics of the difference."""
-        return cls(config, Sae.build_difference(config, stats, seed=seed))
-
-    @property
-    def coder(self) -> SparseCoder:
-        return self.sae.coder
+        """Return an untrained dictionary from statistics of the difference; its mean stays visible in `b_dec`."""
+        check_axes(config.kind, stats, n_sides=None)
+        b_dec = stats.mean / stats.scale.unsqueeze(-1)
+        return cls(config, one_sided_coder(config, stats, shift=torch.zeros_like(b_dec), b_dec=b_dec, seed=seed))
 
     def direction(self, latents: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
-        return self.sae.direction(latents)
+        return self.coder.W_dec.detach()[latents] * self.coder.scale
 
     def difference(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch d_model"]:
         return x

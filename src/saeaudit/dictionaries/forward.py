@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saeaudit.dictionaries.code import Places, places_of_rows
+from saeaudit.dictionaries.code import Places, places_of_flat
 from saeaudit.dictionaries.ops import decode_at
+from saeaudit.dictionaries.topk import largest_of_rows
+from saeaudit.dictionaries.total import total
+from saeaudit.distributed import WHOLE, Grid
 
 if TYPE_CHECKING:
     from saeaudit.dictionaries.coder import SparseCoder
@@ -28,6 +32,7 @@ class Forward:
         values: "nnz", activations at the places, with gradient; 0 where a place is not active.
         places: where the values belong.
         pre: "batch latent", all pre-activations without gradient; overwritten by the next forward.
+        grid: ranks that hold other rows and other latents; `recon` and what follows from it is of all latents.
     """
 
     coder: "SparseCoder"
@@ -38,6 +43,7 @@ class Forward:
     values: Float[Tensor, " nnz"]
     places: Places
     pre: Float[Tensor, "batch latent"]
+    grid: Grid = WHOLE
 
     @cached_property
     def error(self) -> Float[Tensor, "batch width"]:
@@ -52,11 +58,17 @@ class Forward:
         """
         return self.error.square().sum() / self.target.numel()
 
-    def decode_rows(self, latents: Int[Tensor, "batch k"]) -> Float[Tensor, "batch width"]:
-        """Return the reconstruction, without bias, by other latents of each row; gradients are those of dense code."""
-        places = places_of_rows(latents, self.places.n_latents)
+    def decode_largest(self, latents: Int[Tensor, " n"], k: int) -> Float[Tensor, "batch width"]:
+        """Return the reconstruction, without bias, by the `k` of some latents with the largest activations of each row.
+
+        Gradients are those of dense code. Ranks with other latents give their own; `k` counts all of them.
+        """
+        pre = self.pre[:, latents]
+        flat = largest_of_rows(pre.float() if pre.dtype == torch.bfloat16 else pre, k, self.grid.latents)
+        own = places_of_flat(flat, len(pre), len(latents))
+        places = Places(latents[own.latents], own.offsets, self.places.n_latents)
         values = self.coder.pre_at(self.source, self.pre, places).relu()
-        return decode_at(values, self.coder.W_dec.flatten(1), places)
+        return total(decode_at(values, self.coder.W_dec.flatten(1), places), self.grid.latents)
 
     def decode_frozen(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, "batch width"]:
         """Return the reconstruction by other values at the same places, without gradient to decoder and bias."""

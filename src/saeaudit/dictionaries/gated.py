@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saeaudit.dictionaries.code import Places
 from saeaudit.dictionaries.selection import flat_above
 from saeaudit.dictionaries.sparsity import Chosen, Sparsity
+from saeaudit.distributed import WHOLE, Grid
 
 
 class Gated(Sparsity):
@@ -24,7 +25,9 @@ class Gated(Sparsity):
         self.r_mag = nn.Parameter(torch.zeros(n_latents))
         self.b_mag = nn.Parameter(torch.zeros(n_latents))
 
-    def select(self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None) -> Chosen:
+    def select(
+        self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
+    ) -> Chosen:
         return Chosen(flat_above(pre, 0.0))
 
     def values(

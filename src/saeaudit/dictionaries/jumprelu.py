@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from saeaudit.dictionaries.code import Places
 from saeaudit.dictionaries.selection import flat_above
 from saeaudit.dictionaries.sparsity import Chosen, Sparsity
+from saeaudit.distributed import WHOLE, Grid
 
 
 class JumpRelu(Sparsity):
@@ -42,7 +43,9 @@ class JumpRelu(Sparsity):
         self.bandwidth = bandwidth
         self.straight_through = straight_through
 
-    def select(self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None) -> Chosen:
+    def select(
+        self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
+    ) -> Chosen:
         return Chosen(flat_above(pre, self.log_threshold.detach().exp() - self.bandwidth / 2))
 
     def values(

@@ -1,9 +1,8 @@
 """Sparse linear algebra at chosen places, with exact gradients.
 
-A code with k of F latents active needs k/F of the work of the dense formulas, and so do its gradients. Every
-weight gradient is a *transposed bag*: entries are sorted by latent once a step, and row j of the gradient is the
-weighted sum of the batch rows in which latent j is active. No "nnz d_model" tensor is built, and each gradient row is
-one sequential sum, so results repeat bit for bit on a CPU.
+A code with k of F latents active needs k/F of the work of the dense formulas, and so do its gradients. The sums are
+those of `saeaudit.dictionaries.kernels`: no "nnz width" tensor is built, and the entries are sorted by latent once a
+step for both weight gradients.
 
 Rules that keep every positive latent (ReLU, gated, JumpReLU) begin with half of all places, where gathering rows costs
 more than multiplying by zeros. Above a share of places the same sums are dense products, equal up to rounding.
@@ -15,12 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag
 
 from saeaudit.dictionaries.code import Places
-
-# Where a dense product and a bag cost the same on one CPU thread: 0.15 of the places at B 1024, d 576, F 2304.
-_DENSE_SHARE = 1 / 8
+from saeaudit.dictionaries.kernels import Kernels, backend, reference
 
 
 def linear_at(
@@ -42,38 +38,20 @@ def decode_at(
     values: Float[Tensor, " nnz"], W: Float[Tensor, "latent width"], places: Places
 ) -> Float[Tensor, "batch width"]:
     """Return the sum of rows of `W` weighted by `values`, row by row; gradients reach values and W."""
-    if _is_dense(places):
-        return places.matrix(values) @ W
-    bag = _bag(places.latents, W.detach(), places.offsets, values)
-    return _AttachWeight.apply(bag, W, values.detach(), places)
+    if _kernels(places) is reference:
+        return reference.bag(values, W, places)  # plain autograd keeps the matrix that the backward pass needs again
+    return _DecodeAt.apply(values, W, places)
 
 
+@torch.no_grad()
 def dot_at(y: Float[Tensor, "batch width"], W: Float[Tensor, "latent width"], places: Places) -> Float[Tensor, " nnz"]:
-    """Return the dot product of row b of `y` with row j of `W` at each place (b, j); no gradient.
-
-    It is the derivative of a bag by its weights, which torch computes without gathering the rows.
-    """
-    if _is_dense(places):
-        return (y.detach() @ W.detach().T).reshape(-1)[places.flat]
-    with torch.enable_grad():
-        weights = y.new_zeros(len(places.latents)).requires_grad_()
-        bag = _bag(places.latents, W.detach(), places.offsets, weights)
-        return torch.autograd.grad(bag, weights, y.detach())[0]
+    """Return the dot product of row b of `y` with row j of `W` at each place (b, j); no gradient."""
+    return _kernels(places).dots(y, W, places)
 
 
-def _is_dense(places: Places) -> bool:
-    return len(places.latents) > _DENSE_SHARE * places.n_rows * places.n_latents
-
-
-def _bag(indices: Tensor, W: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-    return embedding_bag(indices, W, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
-
-
-def _weight_gradient(y: Tensor, values: Tensor, places: Places) -> Tensor:
-    if _is_dense(places):
-        return places.matrix(values).T @ y
-    order, rows, offsets = places.by_latent
-    return _bag(rows, y.contiguous(), offsets, values[order])
+def _kernels(places: Places) -> Kernels:
+    share = len(places.latents) / max(1, places.n_rows * places.n_latents)
+    return backend(places.latents.device, share=share)
 
 
 class _LinearAt(torch.autograd.Function):
@@ -89,30 +67,34 @@ class _LinearAt(torch.autograd.Function):
         (grad,) = grad_outputs
         x, W = ctx.saved_tensors
         places: Places = ctx.places
+        kernels = _kernels(places)
         _, need_x, need_W, need_b, _ = ctx.needs_input_grad
-        grad = grad.contiguous()
         return (
             None,
-            decode_at(grad, W, places) if need_x else None,
-            _weight_gradient(x, grad, places) if need_W else None,
-            W.new_zeros(len(W)).index_add_(0, places.latents, grad) if need_b else None,
+            kernels.bag(grad, W, places) if need_x else None,
+            kernels.weight_gradient(grad, x, places) if need_W else None,
+            kernels.bias_gradient(grad, places) if need_b else None,
             None,
         )
 
 
-class _AttachWeight(torch.autograd.Function):
-    """The identity on a finished bag; its backward adds the gradient of the weight matrix."""
-
+class _DecodeAt(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, bag: Tensor, W: Tensor, values: Tensor, places: Places) -> Tensor:
-        ctx.save_for_backward(values)
+    def forward(ctx: Any, values: Tensor, W: Tensor, places: Places) -> Tensor:
+        ctx.save_for_backward(values, W)
         ctx.places = places
-        return bag.view_as(bag)
+        return _kernels(places).bag(values, W, places)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad,) = grad_outputs
-        (values,) = ctx.saved_tensors
-        weight = _weight_gradient(grad, values, ctx.places) if ctx.needs_input_grad[1] else None
-        return grad, weight, None, None
+        values, W = ctx.saved_tensors
+        places: Places = ctx.places
+        kernels = _kernels(places)
+        need_values, need_W, _ = ctx.needs_input_grad
+        return (
+            kernels.dots(grad, W, places) if need_values else None,
+            kernels.weight_gradient(values, grad, places) if need_W else None,
+            None,
+        )

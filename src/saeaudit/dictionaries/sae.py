@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saeaudit.dictionaries.base import Dictionary, Provenance
+from saeaudit.dictionaries.base import Dictionary
 from saeaudit.dictionaries.coder import SparseCoder
 from saeaudit.dictionaries.config import DictionaryConfig, Kind, PublishedConfig
 from saeaudit.dictionaries.initial import FREE_NORM, check_axes, unit_rows
@@ -22,12 +22,6 @@ class Sae(Dictionary):
 
     kind: ClassVar[Kind] = "sae"
 
-    def __init__(self, config: DictionaryConfig, coder: SparseCoder) -> None:
-        super().__init__()
-        self.config = config
-        self.provenance = Provenance()
-        self._coder = coder
-
     @classmethod
     def build(cls, config: DictionaryConfig, stats: SiteStatistics, *, seed: int) -> "Sae":
         """Return an untrained dictionary.
@@ -36,36 +30,33 @@ class Sae(Dictionary):
         the encoder product should not carry it.
         """
         check_axes(config.kind, stats, n_sides=None)
-        W_dec = unit_rows(config.n_latents, stats.mean.shape, seed=seed)
-        return cls(config, _coder(config, W_dec, torch.zeros_like(stats.mean), stats.mean, stats.scale))
-
-    @classmethod
-    def build_difference(cls, config: DictionaryConfig, stats: SiteStatistics, *, seed: int) -> "Sae":
-        """Return an untrained dictionary of differences: the mean difference stays visible in `b_dec`."""
-        check_axes(config.kind, stats, n_sides=None)
-        W_dec = unit_rows(config.n_latents, stats.mean.shape, seed=seed)
-        b_dec = stats.mean / stats.scale.unsqueeze(-1)
-        return cls(config, _coder(config, W_dec, b_dec, torch.zeros_like(stats.mean), stats.scale))
-
-    @property
-    def coder(self) -> SparseCoder:
-        return self._coder
+        zero = torch.zeros_like(stats.mean)
+        return cls(config, one_sided_coder(config, stats, shift=stats.mean, b_dec=zero, seed=seed))
 
     def direction(self, latents: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
-        return self._coder.W_dec.detach()[latents] * self._coder.scale
+        return self.coder.W_dec.detach()[latents] * self.coder.scale
 
     def difference(self, x: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch d_model"] | None:
         return None
 
 
-def _coder(config: DictionaryConfig, W_dec: Tensor, b_dec: Tensor, shift: Tensor, scale: Tensor) -> SparseCoder:
+def one_sided_coder(
+    config: DictionaryConfig,
+    stats: SiteStatistics,
+    *,
+    shift: Float[Tensor, " d_model"],
+    b_dec: Float[Tensor, " d_model"],
+    seed: int,
+) -> SparseCoder:
+    """Return an untrained coder of rows "batch d_model"; `shift` is in raw units, `b_dec` in scaled ones."""
+    W_dec = unit_rows(config.n_latents, stats.mean.shape, seed=seed)
     published = config.published or PublishedConfig()
     unit_norm = config.sparsity != "relu" if published.tied is None else published.tied == "rows"
     return SparseCoder(
         W_dec if unit_norm else W_dec * FREE_NORM,
         b_dec,
         shift=shift,
-        scale=scale,
+        scale=stats.scale,
         sparsity=sparsity_of(config),
         unit_norm=unit_norm,
         pre_bias=published.pre_bias,

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from saeaudit.dictionaries.code import Places
+from saeaudit.distributed import WHOLE, Grid
 
 ThresholdSource = Literal["none", "running", "learned"]
 
@@ -50,8 +51,16 @@ class Sparsity(nn.Module, ABC):
     threshold_source: ClassVar[ThresholdSource] = "none"
 
     @abstractmethod
-    def select(self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None) -> Chosen:
-        """Return the places that are active or carry a gradient in training; the rule may look at the whole batch."""
+    def select(
+        self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
+    ) -> Chosen:
+        """Return the places that are active or carry a gradient in training; the rule may look at the whole batch.
+
+        Args:
+            pre: pre-activations.
+            weights: factors of the score.
+            grid: ranks that hold other rows of the batch or other latents.
+        """
 
     def values(
         self, z: Float[Tensor, " nnz"], b_enc: Float[Tensor, " latent"], places: Places

@@ -7,12 +7,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.dictionaries.config import Anneal
-from saeaudit.dictionaries.selection import flat_above, select_largest
+from saeaudit.dictionaries.selection import flat_above, largest_values, select_largest
 from saeaudit.dictionaries.sparsity import Budget, Chosen, Sparsity
+from saeaudit.distributed import ALONE, WHOLE, Grid, Ranks
 
 
 class TopK(Sparsity):
-    """The k largest positive scores of each row, in training and at inference (arXiv 2406.04093, section 2.3)."""
+    """The k largest positive scores of each row, in training and at inference (arXiv 2406.04093, section 2.3).
+
+    Latents compete within a row, so none has a cutoff of its own and a frozen view does not exist (`fold()` refuses).
+    """
 
     ranks = True
     per_row = True
@@ -21,9 +25,10 @@ class TopK(Sparsity):
         super().__init__()
         self.k, self._now, self._anneal = k, k, anneal
 
-    def select(self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None) -> Chosen:
-        score = pre.float() if pre.dtype == torch.bfloat16 else pre
-        return Chosen(largest_of_rows(score if weights is None else score * weights, self._now))
+    def select(
+        self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
+    ) -> Chosen:
+        return Chosen(largest_of_rows(pre if weights is None else pre * weights, self._now, grid.latents))
 
     def active(
         self,
@@ -50,8 +55,12 @@ class BatchTopK(Sparsity):
         self.k, self._now, self._anneal = k, k, anneal
         self._last = 0.0
 
-    def select(self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None) -> Chosen:
-        selection = select_largest(pre, len(pre) * self._now, weights=weights, hint=self._last)
+    def select(
+        self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
+    ) -> Chosen:
+        columns = grid.latents.size
+        n = len(pre) * (grid.compete.size // columns) * self._now
+        selection = select_largest(pre, n, weights=weights, hint=self._last, ranks=grid.compete, columns=columns)
         self._last = selection.smallest
         return Chosen(selection.flat, (selection.smallest,))
 
@@ -76,11 +85,13 @@ class RangedBatchTopK(Sparsity):
         self._budgets = tuple(budgets)
         self._rules = [BatchTopK(budget.k) for budget in budgets]
 
-    def select(self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None) -> Chosen:
+    def select(
+        self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
+    ) -> Chosen:
         flat: list[Tensor] = []
         smallest: list[float] = []
         for (start, stop, _), rule in zip(self._budgets, self._rules, strict=True):
-            part = rule.select(pre[:, start:stop], None if weights is None else weights[start:stop])
+            part = rule.select(pre[:, start:stop], None if weights is None else weights[start:stop], grid)
             rows = torch.div(part.flat, stop - start, rounding_mode="floor")
             flat.append(part.flat + rows * (pre.shape[1] - (stop - start)) + start)
             smallest.extend(part.smallest)
@@ -94,22 +105,29 @@ class RangedBatchTopK(Sparsity):
         return self._budgets
 
 
-def largest_of_rows(score: Float[Tensor, "batch n"], k: int) -> Int[Tensor, " nnz"]:
+def largest_of_rows(score: Float[Tensor, "batch n"], k: int, ranks: Ranks = ALONE) -> Int[Tensor, " nnz"]:
     """Return the ascending flat indices of the `k` largest positive scores of each row; ties go to the lowest index.
+
+    Ranks hold other columns of the same rows; each returns the places among its own. They exchange the `k` best scores
+    of every row.
 
     >>> largest_of_rows(torch.tensor([[3.0, 1.0, 2.0, 2.0], [-1.0, 5.0, -2.0, 0.0]]), 2)
     tensor([0, 2, 5])
     """
     score = score.detach()
-    smallest = score.topk(k, dim=1, sorted=False).values.min(1, keepdim=True).values.clamp_min(0)
-    flat = flat_above(score, torch.nextafter(smallest, torch.zeros_like(smallest)))
+    best = largest_values(score, min(k, score.shape[1]))
+    best = ranks.gather(torch.nn.functional.pad(best, (0, k - best.shape[1])))  # "rank batch k"; a 0 is never chosen
+    smallest = best.transpose(0, 1).flatten(1).topk(k, dim=1, sorted=False).values.amin(1).clamp_min(0)
+    flat = flat_above(score, torch.nextafter(smallest, torch.zeros_like(smallest)).unsqueeze(1))
     rows = torch.div(flat, score.shape[1], rounding_mode="floor")
-    surplus = torch.bincount(rows, minlength=len(score)) - k
-    if not bool((surplus > 0).any()):
+    equal = score.take(flat) == smallest[rows]
+    n_equal = rows.new_zeros(len(score)).index_add_(0, rows, equal.long())
+    before = (best[: ranks.rank] == smallest.unsqueeze(1)).sum((0, 2))
+    room = (k - (best > smallest.unsqueeze(1)).sum((0, 2)) - before).clamp_min(0)
+    if not bool((n_equal > room).any()):
         return flat
-    equal = score.reshape(-1)[flat] == smallest.squeeze(1)[rows]
-    seen, total = equal.cumsum(0), torch.bincount(rows[equal], minlength=len(score)).cumsum(0)
-    return flat[~equal | (total[rows] - seen >= surplus[rows])]
+    nth_of_row = equal.cumsum(0) - (n_equal.cumsum(0) - n_equal)[rows]
+    return flat[~equal | (nth_of_row <= room[rows])]
 
 
 def _annealed(k: int, anneal: Anneal | None, step: int) -> int:

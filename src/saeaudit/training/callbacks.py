@@ -1,19 +1,23 @@
 """Watch a run from outside; a callback cannot change its numbers."""
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 
-@runtime_checkable
-class Callback(Protocol):
-    """Three moments of a run. Every mapping is plain: names to floats.
+class Callback:
+    """The moments of a run; a subclass overrides those it needs. Mappings are plain: names to numbers.
 
-    `on_start` gets n_steps, first_step, n_latents. `on_log` and `on_end` get step, n_tokens, loss and loss/<term>, fvu,
-    l0, dead_share, lr, grad_norm, seconds, tokens_per_second; all but the counts are means since the last log.
+    `metrics` are step, n_tokens, loss and loss/<term>, fvu, l0, dead_share, lr, grad_norm, seconds, tokens_per_second;
+    all but the counts are means since the last log. `on_start` is followed by exactly one of `on_end` and `on_fail`.
     """
 
-    def on_start(self, info: Mapping[str, float]) -> None: ...
+    def on_start(self, info: Mapping[str, int]) -> None:
+        """Learn n_steps, first_step (not 0 for a run that continues) and n_latents."""
 
-    def on_log(self, metrics: Mapping[str, float]) -> None: ...
+    def on_log(self, metrics: Mapping[str, float]) -> None:
+        """See the means since the last log."""
 
-    def on_end(self, metrics: Mapping[str, float]) -> None: ...
+    def on_end(self, metrics: Mapping[str, float]) -> None:
+        """See the last log of a run that ended as it should."""
+
+    def on_fail(self, error: BaseException) -> None:
+        """See what ended the run before its time: its own error, or an interruption."""

@@ -6,6 +6,7 @@ for bit.
 
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from saeaudit.artifacts import atomic_directory, read_json, write_json
 from saeaudit.dictionaries import Dictionary
+from saeaudit.distributed import WHOLE, Grid
 from saeaudit.errors import ArtifactError
 from saeaudit.training.config import CheckpointConfig, TrainConfig
+from saeaudit.training.early_stop import Patience
 from saeaudit.training.state import RunState
 
-_SCHEMA = 1
+_SCHEMA = 2
 _NAME = re.compile(r"step-(\d{9})")
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 
@@ -54,9 +57,11 @@ def save_checkpoint(
                 "settings": settings_of(dictionary, config),
                 "step": state.step,
                 "n_rows": state.firing.n_rows,
-                "seconds": state.elapsed(),
+                "seconds": state.seconds,
                 "sums": state.sums,
                 "metrics": state.metrics,
+                "ends_at": state.ends_at,
+                "patience": asdict(state.patience),
             },
         )
     for _, old in _checkpoints(to.directory)[: -to.keep]:
@@ -72,8 +77,9 @@ def open_checkpoints(
     source: CheckpointConfig,
     *,
     resume: bool,
+    grid: Grid = WHOLE,
 ) -> Path | None:
-    """Continue in place from the newest checkpoint, if there is one, and return its path.
+    """Continue in place from the newest checkpoint that all ranks have, if there is one, and return its path.
 
     Without `resume`, checkpoints of an earlier run are deleted, so that the new run's are the newest.
 
@@ -82,9 +88,12 @@ def open_checkpoints(
     """
     found = _checkpoints(source.directory)
     if not resume:
-        for _, old in found:
+        for _, old in found if grid.rows.leads else []:
             shutil.rmtree(old)
-    if not found or not resume:
+        return None
+    everywhere = set.intersection(*(set(steps) for steps in grid.world.gather_json([step for step, _ in found])))
+    found = [(step, path) for step, path in found if step in everywhere]
+    if not found:
         return None
     path = found[-1][1]
     stored = read_json(path / _STATE, schema=_SCHEMA)
@@ -103,6 +112,7 @@ def open_checkpoints(
         ) from None
     state.firing.n_rows, state.step, state.seconds = stored["n_rows"], stored["step"], stored["seconds"]
     state.sums, state.metrics = stored["sums"], stored["metrics"]
+    state.ends_at, state.patience = stored["ends_at"], Patience(**stored["patience"])
     return path
 
 

@@ -5,6 +5,27 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from saeaudit.dictionaries import Precision
+from saeaudit.distributed import Ranks
+
+
+class EarlyStop(BaseModel):
+    """When a run may end before its last step: the logged FVU no longer falls.
+
+    The rate never stays at its peak to the end: once patience is out, the fall that ends every run begins at once and
+    takes its usual `decay * n_steps` steps, in which the fit still gains. Logs during rise and fall do not count.
+
+    Attributes:
+        patience: logs in a row (each over `log_every` steps) without improvement.
+        min_improvement: relative fall of the FVU below the best so far that counts as one.
+        after: share of the steps before which nothing is judged; it must outlast annealing of `k` and penalties that
+            still rise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patience: int = Field(default=5, ge=1)
+    min_improvement: float = Field(default=0.01, ge=0, lt=1)
+    after: float = Field(default=0.1, ge=0, le=1)
 
 
 class TrainConfig(BaseModel):
@@ -21,6 +42,7 @@ class TrainConfig(BaseModel):
         precision: of the encoder product where latents compete; "auto" is bfloat16 where the hardware multiplies it
             faster. Rules with a fixed threshold take the exact product.
         log_every: steps between two logs, each averaged over the steps since the last.
+        early_stop: end the run when the fit stops improving; None means after `n_steps`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +56,7 @@ class TrainConfig(BaseModel):
     dead_after: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
     log_every: int = Field(default=50, ge=1)
+    early_stop: EarlyStop | None = None
 
 
 class CheckpointConfig(BaseModel):
@@ -50,3 +73,9 @@ class CheckpointConfig(BaseModel):
     directory: Path
     every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1)
+
+    def of_shard(self, latents: Ranks) -> "CheckpointConfig":
+        """Return where a rank that holds some of the latents keeps its part."""
+        if latents.size == 1:
+            return self
+        return self.model_copy(update={"directory": self.directory / f"shard-{latents.rank}-of-{latents.size}"})

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from saeaudit.distributed import ALONE, Ranks
+
 _MAX_ROWS = 10_000_000
 _SHARE = 0.05
 
@@ -24,10 +26,15 @@ class FiringRecord:
         self.n_rows = 0
         self.last_fired: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
 
-    def update(self, latents: Int[Tensor, " nnz"], n_rows: int) -> None:
-        """Add a batch of `n_rows` rows in which `latents` were positive (repeats allowed)."""
-        self.n_rows += n_rows
-        self.last_fired[latents] = self.n_rows
+    def update(self, latents: Int[Tensor, " nnz"], n_rows: int, ranks: Ranks = ALONE) -> None:
+        """Add a batch of `n_rows` rows in which `latents` were positive (repeats allowed).
+
+        Ranks add equally many rows each; a latent has fired if it did on any of them.
+        """
+        self.n_rows += n_rows * ranks.size
+        fired = torch.zeros_like(self.last_fired, dtype=torch.uint8)
+        fired[latents] = 1
+        self.last_fired[ranks.max(fired).bool()] = self.n_rows
 
     def dead(self, after: int) -> Bool[Tensor, " latent"]:
         """Return which latents have not fired for more than `after` rows."""

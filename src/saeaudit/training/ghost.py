@@ -27,7 +27,9 @@ class Ghost2024:
         g = z.exp() @ coder.W_dec.flatten(1)[dead]
         half = torch.linalg.vector_norm(e, dim=1) / (2 * torch.linalg.vector_norm(g, dim=1).clamp_min(1e-12))
         missed = (e - g * half.detach().unsqueeze(1)).square().sum() / e.numel()
-        return missed * (forward.fvu / missed.clamp_min(1e-30)).detach()
+        rows = forward.grid.rows
+        fvu, size = rows.mean(forward.fvu.detach().clone()), rows.mean(missed.detach().clone())
+        return missed * (fvu / size.clamp_min(1e-30))
 
 
 @dataclass(frozen=True)

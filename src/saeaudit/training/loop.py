@@ -1,46 +1,35 @@
-"""The training loop; one for every kind of dictionary. It sees tensors and never a model."""
+"""The training loop: one stream of batches for one run or many. It sees tensors and never a model."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from saeaudit.dictionaries import Dictionary, EncodeGemm, resolve_precision
-from saeaudit.errors import ConfigError, EvidenceError
+from saeaudit.dictionaries import Dictionary
+from saeaudit.distributed import WHOLE, Grid
+from saeaudit.errors import ConfigError, EvidenceError, SaeAuditError
 from saeaudit.training.batches import ResumableBatches
 from saeaudit.training.callbacks import Callback
-from saeaudit.training.checkpoint import open_checkpoints, save_checkpoint
 from saeaudit.training.config import CheckpointConfig, TrainConfig
-from saeaudit.training.dead import FiringRecord, dead_after_rows
-from saeaudit.training.losses import terms_for
-from saeaudit.training.schedule import default_lr, lr_factor
-from saeaudit.training.state import RunState, require_finite
+from saeaudit.training.run import Run, TrainResult
 from saeaudit.training.terms import Term
+
+Batch = Tensor | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """What a run made; `fvu`, `l0` and `dead_share` are those of the last log window, by the training rule.
+class TrainedMany:
+    """How each run ended; every run is in one of the two.
 
     Attributes:
-        dictionary: the trained dictionary (the object that was passed in).
-        fvu: 0 is perfect, 1 is predicting the mean.
-        l0: active latents a row.
-        dead_share: share of latents dead at the end.
-        n_steps: steps done, those before a resume included.
-        n_tokens: rows seen.
-        seconds: time of the whole run.
+        done: results by name.
+        failed: what closed the others, by name.
     """
 
-    dictionary: Dictionary
-    fvu: float
-    l0: float
-    dead_share: float
-    n_steps: int
-    n_tokens: int
-    seconds: float
+    done: Mapping[str, TrainResult]
+    failed: Mapping[str, SaeAuditError]
 
 
 def train(
@@ -52,6 +41,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     checkpoint: CheckpointConfig | None = None,
     resume: bool = True,
+    grid: Grid = WHOLE,
 ) -> TrainResult:
     """Train `dictionary` in place on raw activations.
 
@@ -63,89 +53,124 @@ def train(
         callbacks: told about start, logs and end.
         checkpoint: where the state is kept; needs batches that can start in the middle.
         resume: continue from the newest checkpoint if there is one.
+        grid: ranks that divide every step; each calls with the same arguments (see `Run`).
 
     Raises:
         InputError: a batch has another shape than the dictionary.
         EvidenceError: the batches ended before `config.n_steps` ("stream-exhausted").
-        NumericsError: the loss is not finite ("training-diverged").
+        NumericsError: loss or gradient is not finite ("training-diverged").
         ConfigError: checkpoints were asked of batches that cannot start in the middle ("batches-not-resumable").
         ArtifactError: the checkpoint is of another run ("resume-mismatch") or broken.
+        ResourceError: a step does not fit into memory ("out-of-memory"), or a checkpoint not onto the disk.
     """
-    coder, terms = dictionary.coder, tuple(terms_for(dictionary.config) if terms is None else terms)
-    dictionary.requires_grad_(True).train()
-    peak_lr = config.lr or default_lr(dictionary.n_latents)
-    optimiser = torch.optim.Adam(coder.parameters(), lr=peak_lr, betas=config.betas or (0.9, 0.999), fused=True)
-    state = RunState(FiringRecord(dictionary.n_latents, device=coder.threshold.device))
-    stored = open_checkpoints(dictionary, optimiser, state, config, checkpoint, resume=resume) if checkpoint else None
-    gemm = EncodeGemm(resolve_precision(config.precision, coder.threshold.device))
-    for callback in callbacks:
-        callback.on_start({"n_steps": config.n_steps, "first_step": state.step, "n_latents": dictionary.n_latents})
-    for step, x in _numbered(batches, state.step, config.n_steps, must_resume=checkpoint is not None):
-        dead_after = config.dead_after or dead_after_rows(config.n_steps * len(x))
-        coder.sparsity.at_step(step)
-        forward = coder(dictionary.checked(x).to(coder.threshold.device), gemm=gemm)
-        dead = state.firing.dead(dead_after)
-        losses = {term.name: term(forward, dead, (step + 1) / config.n_steps) for term in terms}
-        loss = torch.stack(list(losses.values())).sum()
-        require_finite(loss, step=step, last_checkpoint=str(stored) if stored else None)
-        loss.backward()
-        coder.project_gradient()
-        grad_norm = torch.nn.utils.clip_grad_norm_(coder.parameters(), config.clip_norm)
-        optimiser.param_groups[0]["lr"] = lr = peak_lr * lr_factor(step, config)
-        optimiser.step()
-        optimiser.zero_grad()
-        coder.project_weights()
-        state.add(forward, losses, grad_norm=grad_norm, lr=lr)
-        last = state.step == config.n_steps
-        if last or state.step % config.log_every == 0:
-            state.log(dead_after)
-            for callback in callbacks:
-                callback.on_log(state.metrics)
-        if checkpoint and (last or state.step % checkpoint.every == 0):
-            stored = save_checkpoint(dictionary, optimiser, state, config, checkpoint)
-    return _finish(dictionary, state, callbacks)
+    run = Run(dictionary, config, terms=terms, callbacks=callbacks, checkpoint=checkpoint, resume=resume, grid=grid)
+    ended = train_many({"": run}, batches)
+    for error in ended.failed.values():
+        raise error
+    return ended.done[""]
 
 
-def _numbered(
-    batches: Iterable[Tensor], first: int, n_steps: int, *, must_resume: bool
-) -> Iterator[tuple[int, Tensor]]:
-    if isinstance(batches, ResumableBatches):
-        stream = batches.starting_at(first)
-    elif must_resume:
+def train_many(runs: Mapping[str, Run], batches: Iterable[Batch]) -> TrainedMany:
+    """Train many dictionaries on one stream: each batch is read once and handed to every run.
+
+    A run ends as it would alone, bit for bit on a CPU. One that raises a `SaeAuditError` is closed with it and the
+    others go on; if the stream itself raises one or ends, that closes every run that still needs it. Runs that continue
+    from checkpoints of different steps wait for the one that is furthest back. Where ranks divide the steps, the first
+    error ends all runs.
+
+    Args:
+        runs: by name; each with its own settings and number of steps.
+        batches: a tensor goes to all runs, a mapping is routed by `Run.reads`.
+    """
+    sweep = _Sweep(runs)
+    try:
+        sweep.start(seekable=isinstance(batches, ResumableBatches))
+        try:
+            stream = _numbered(batches, sweep.first_step)
+            while sweep.going and (item := next(stream, None)):
+                sweep.step(*item)
+            sweep.exhausted()
+        except SaeAuditError as error:
+            sweep.fail_all(error)
+    except BaseException as error:
+        sweep.fail_all(error)
+        raise
+    return TrainedMany(sweep.done, sweep.failed)
+
+
+class _Sweep:
+    """The runs that go on, and how the others ended."""
+
+    def __init__(self, runs: Mapping[str, Run]) -> None:
+        self.going = dict(runs)
+        self.done: dict[str, TrainResult] = {}
+        self.failed: dict[str, SaeAuditError] = {}
+
+    @property
+    def first_step(self) -> int:
+        return min((run.state.step for run in self.going.values()), default=0)
+
+    def start(self, *, seekable: bool) -> None:
+        for name, run in list(self.going.items()):
+            with self._closing(name, run):
+                run.start(seekable=seekable)
+
+    def step(self, step: int, batch: Batch) -> None:
+        moved: dict[tuple[str, torch.device], Tensor] = {}
+        for name, run in list(self.going.items()):
+            if run.state.step != step:
+                continue
+            with self._closing(name, run):
+                key = (run.reads, run.device)
+                if key not in moved:
+                    moved[key] = _routed(batch, run.reads).to(run.device)
+                run.step(moved[key])
+
+    def exhausted(self) -> None:
+        for name, run in list(self.going.items()):
+            with self._closing(name, run):
+                raise EvidenceError(
+                    f"{run.config.n_steps} steps were asked, the batches ended after {run.state.step}; harvest more "
+                    "rows, ask for more epochs, or lower n_steps",
+                    code="stream-exhausted",
+                )
+
+    def fail_all(self, error: BaseException) -> None:
+        """Close every run; what is not a `SaeAuditError` goes on to the caller."""
+        for name, run in self.going.items():
+            if isinstance(error, SaeAuditError):
+                self.failed[name] = error
+            run.fail(error)
+        self.going.clear()
+
+    @contextmanager
+    def _closing(self, name: str, run: Run) -> Iterator[None]:
+        """Close a run that is done after the block, or that raises in it."""
+        try:
+            yield
+            if run.done:
+                self.done[name] = run.finish()
+                del self.going[name]
+        except SaeAuditError as error:
+            self.failed[name] = error
+            del self.going[name]
+            run.fail(error)
+            if run.grid.world.size > 1:
+                raise  # ranks could not tell which runs the others go on with
+
+
+def _numbered(batches: Iterable[Batch], first: int) -> Iterator[tuple[int, Batch]]:
+    stream = batches.starting_at(first) if isinstance(batches, ResumableBatches) else batches
+    return enumerate(stream, first)
+
+
+def _routed(batch: Batch, name: str) -> Tensor:
+    if isinstance(batch, Tensor):
+        return batch
+    if name not in batch:
         raise ConfigError(
-            f"checkpoints were asked, but {type(batches).__name__} cannot start at a given step, so the run could not "
-            "be continued; pass batches with `starting_at(step)` (tensor_batches has it) or no checkpoint",
-            code="batches-not-resumable",
+            f"a run reads {name!r}, the batches have {', '.join(map(repr, batch))}; set `reads` of the run to one of "
+            "them",
+            code="unknown-input",
         )
-    else:
-        stream = iter(batches)
-    step = first
-    for x in itertools.islice(stream, n_steps - first):
-        yield step, x
-        step += 1
-    if step < n_steps:
-        raise EvidenceError(
-            f"{n_steps} steps were asked, the batches ended after {step}; harvest more rows, ask for more epochs, or "
-            "lower n_steps",
-            code="stream-exhausted",
-        )
-
-
-def _finish(dictionary: Dictionary, state: RunState, callbacks: Sequence[Callback]) -> TrainResult:
-    coder = dictionary.coder
-    coder.canonicalise()
-    dictionary.eval().requires_grad_(False)
-    summary = {name: state.metrics[name] for name in ("step", "n_tokens", "seconds", "fvu", "l0", "dead_share")}
-    source = coder.sparsity.threshold_source
-    dictionary.provenance = replace(dictionary.provenance, training=summary, threshold_source=source)
-    for callback in callbacks:
-        callback.on_end(state.metrics)
-    return TrainResult(
-        dictionary,
-        fvu=summary["fvu"],
-        l0=summary["l0"],
-        dead_share=summary["dead_share"],
-        n_steps=state.step,
-        n_tokens=state.firing.n_rows,
-        seconds=summary["seconds"],
-    )
+    return batch[name]

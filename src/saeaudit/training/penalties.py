@@ -77,7 +77,10 @@ class Quadratic:
     name: str = "l0"
 
     def __call__(self, forward: Forward, dead: Bool[Tensor, " latent"], progress: float = 1.0) -> Float[Tensor, ""]:
-        return _warm(self.weight, self.warmup, progress) * (mean_l0(forward) / self.k - 1).square()
+        own = mean_l0(forward)
+        # The square is not linear in the batch: its value and slope are those of the mean over all ranks.
+        mean = own + (forward.grid.rows.mean(own.detach().clone()) - own.detach())
+        return _warm(self.weight, self.warmup, progress) * (mean / self.k - 1).square()
 
 
 @dataclass(frozen=True)

@@ -89,14 +89,14 @@ class AuxK:
     name: str = "auxk"
 
     def __call__(self, forward: Forward, dead: Bool[Tensor, " latent"], progress: float = 1.0) -> Float[Tensor, ""]:
-        latents = dead.nonzero().squeeze(1)
+        rows = forward.grid.rows
+        n_dead = int(forward.grid.latents.sum(dead.sum()))
         most = self.k or max(1, forward.target.shape[1] // 2)
-        if self.alpha == 0 or len(latents) == 0:
+        if self.alpha == 0 or n_dead == 0:
             return forward.target.new_zeros(())
         residual = forward.error.detach()
-        variance = (residual - residual.mean(0)).square().sum()
-        k = min(most, len(latents))
-        chosen = latents[forward.pre[:, latents].topk(k, dim=1, sorted=False).indices]
-        missed = (residual - forward.decode_rows(chosen)).square().sum()
-        weight = self.alpha * min(1.0, len(latents) / most)
+        variance = rows.mean((residual - rows.mean(residual.mean(0))).square().sum())
+        k = min(most, n_dead)
+        missed = (residual - forward.decode_largest(dead.nonzero().squeeze(1), k)).square().sum()
+        weight = self.alpha * min(1.0, n_dead / most)
         return weight * torch.where(variance > 0, missed / variance.clamp_min(1e-30), 0.0)
