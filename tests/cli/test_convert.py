@@ -35,12 +35,26 @@ def test_to_another_package(saeaudit, tmp_path, target):
     assert read_dictionary(tmp_path / "out", format=target).n_latents == published.F
 
 
+def test_settings_come_from_a_file_and_from_set_and_flags_win(saeaudit, tmp_path):
+    published.model_diff_replication(tmp_path / "c", factors=(0.5, 0.25))
+    missing = saeaudit("convert", tmp_path / "c", tmp_path / "out")
+    assert missing.code == 2 and "--set" in missing.err
+    (tmp_path / "c.toml").write_text('to = "saelens"\ninput_factors = [0.5, 1]\n')
+    options = ["--config", tmp_path / "c.toml", "--to", "native", "--set", "input_factors=0.5,0.25"]
+    done = saeaudit("convert", tmp_path / "c", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert load_dictionary(tmp_path / "out").coder.scale.tolist() == [2, 4]
+
+
 def test_the_format_can_be_told(saeaudit, tmp_path):
     directory = copy_golden("saelens-topk", tmp_path)
     (directory / "sae_weights.safetensors").rename(directory / "renamed.safetensors")
     assert "holds no known file" in saeaudit("convert", directory, tmp_path / "o").err
     done = saeaudit("convert", directory / "renamed.safetensors", tmp_path / "o", "--from", "saelens")
     assert done.code == 0, done.err
+    weights = copy_golden("sparsify-default", tmp_path) / "sae.safetensors"
+    told = saeaudit("convert", weights, tmp_path / "p", "--from", "saelens")
+    assert told.code == 2 and "d_sae" in told.err, "the file is detected as sparsify, and --from decides"
 
 
 def test_nothing_is_overwritten_and_errors_are_text(saeaudit, tmp_path):

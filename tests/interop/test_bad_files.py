@@ -3,18 +3,20 @@
 import json
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import saeaudit.interop
 from interop import published
 from interop.golden_cases import copy_golden
 from saeaudit.errors import ArtifactError
-from saeaudit.interop import read_dictionary
+from saeaudit.interop import locate, read_dictionary
 
 
 def refused(path, **options) -> ArtifactError:
@@ -39,6 +41,7 @@ SAFETENSORS = {
     "sparsify-default": ("sae.safetensors", "b_dec", "W_dec"),
     "crosscoder_learning": ("model.safetensors", "decoder.bias", "encoder.weight"),
     "gemma_scope": ("params.safetensors", "threshold", "w_enc"),
+    "llamascopium": ("sae_weights.safetensors", "b_D", "W_E"),
 }
 
 
@@ -52,6 +55,9 @@ def foreign(request, tmp_path):
     elif name == "gemma_scope":
         directory = tmp_path / name
         published.gemma_scope(directory, release=2, lower=True)
+    elif name == "llamascopium":
+        directory = tmp_path / name
+        published.llamascopium(directory)
     else:
         directory = copy_golden(name, tmp_path)
     file, vector, matrix = SAFETENSORS[name]
@@ -156,6 +162,85 @@ def test_settings_that_cannot_be_read(tmp_path, case, change, code):
     assert refused(directory).code == code
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"sae_type": "clt"}, "not-expressible"),
+        ({"norm_activation": "token-wise"}, "not-expressible"),
+        ({"use_glu_encoder": True}, "not-expressible"),
+        ({"hook_point_out": "blocks.3.hook_mlp_out"}, "not-expressible"),
+        ({"act_fn": "softplus"}, "not-expressible"),
+        ({"act_fn": "topk"}, "not-expressible"),
+        ({"act_fn": "batchtopk"}, "needs-calibration"),
+        ({"act_fn": "jumprelu"}, "keys-missing"),
+        ({"d_model": published.D + 1}, "shape"),
+    ],
+)
+def test_llamascopium_settings_that_cannot_be_read(tmp_path, change, code):
+    published.llamascopium(tmp_path / "l")
+    change_json(tmp_path / "l" / "config.json", **change)
+    assert refused(tmp_path / "l").code == code
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"act_fn": "jumprelu"}, "codes of their own"),
+        ({"hook_points": ["a", "b", "c"]}, "3 heads"),
+        ({"hook_points": ["blocks.3.hook_resid_post", "blocks.4.hook_resid_post"]}, "places of one model"),
+    ],
+)
+def test_llamascopium_crosscoders_that_are_none_of_two_models(tmp_path, change, words):
+    published.llamascopium(tmp_path / "l", crosscoder=True)
+    change_json(tmp_path / "l" / "config.json", **change)
+    error = refused(tmp_path / "l")
+    assert error.code == "not-expressible" and words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("ReLUActivation", "BatchTopkActivation", "needs-calibration"),
+        ("ReLUActivation", "GroupMaxActivation", "not-expressible"),
+        (f"d_model: {published.D}", "d_model: -1", "config-invalid"),
+        ("activation_fn:", "activation_fn: [", "artifact-broken"),
+    ],
+)
+def test_crosscode_settings_that_cannot_be_read(tmp_path, old, new, code):
+    published.crosscode(tmp_path / "c")
+    file = tmp_path / "c" / "model_cfg.yaml"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ArtifactError) as caught:
+        read_dictionary(tmp_path / "c")
+    assert caught.value.code == code
+
+
+def test_a_crosscode_of_several_hookpoints(tmp_path):
+    published.crosscode(tmp_path / "c")
+    tensors = torch.load(tmp_path / "c" / "model.pt", weights_only=True)
+    twice = {"_W_enc_XiDiL": 1, "_W_dec_LXoDo": 2, "_b_dec_XoDo": 1}
+    twice |= {f"folded_scaling_factors_{way}": 1 for way in ("in_Xi", "out_Xo")}
+    tensors |= {name: tensors[name].repeat_interleave(2, axis) for name, axis in twice.items()}
+    torch.save(tensors, tmp_path / "c" / "model.pt")
+    assert "2 hookpoints" in str(refused(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("make", "factors", "code"),
+    [
+        (published.model_diff_replication, None, "needs-calibration"),
+        (published.model_diff_replication, (1.0, 0.0), "config-invalid"),
+        (published.model_diff_replication, (1.0, float("nan")), "config-invalid"),
+        (partial(published.crosscode, factors=(2.0, 3.0)), None, "needs-calibration"),
+        (published.crosscode, (1.0, 1.0), "config-invalid"),
+        (published.crosscoder_learning, (1.0, 1.0), "config-invalid"),
+    ],
+)
+def test_the_factors_of_the_inputs_are_told_exactly_where_the_files_do_not_say(tmp_path, make, factors, code):
+    make(tmp_path / "c")
+    assert refused(tmp_path / "c", input_factors=factors).code == code
+
+
 def test_an_old_scale_of_the_values_is_not_dropped_unless_it_is_one(tmp_path):
     directory = copy_golden("saelens-old", tmp_path)
     assert read_dictionary(directory).kind == "sae"
@@ -195,17 +280,42 @@ class Payload:
         return os.mkdir, (str(self.trace),)
 
 
+def pt_file(format, tmp_path):
+    """Return a good `.pt` file of a format."""
+    if format == "dictionary_learning":
+        return copy_golden("dictionary_learning-AutoEncoder", tmp_path) / "ae.pt"
+    directory = tmp_path / format
+    getattr(published, format)(directory)
+    if format == "crosscoder_learning":
+        torch.save(load_file(directory / "model.safetensors"), directory / "model_final.pt")
+        (directory / "model.safetensors").unlink()
+        (directory / "config.json").write_text('{"trainer": {"dict_class": "CrossCoder"}}')
+    return next(directory.glob("*.pt"))
+
+
 @pytest.mark.parametrize("unguarded", ["0", "1"])
-def test_code_in_a_pt_file_does_not_run(tmp_path, monkeypatch, unguarded):
+@pytest.mark.parametrize(
+    "format", ["dictionary_learning", "crosscoder_learning", "model_diff_replication", "crosscode"]
+)
+def test_code_in_a_pt_file_does_not_run(tmp_path, monkeypatch, format, unguarded):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", unguarded)
-    directory = copy_golden("dictionary_learning-AutoEncoder", tmp_path)
-    torch.save(
-        torch.load(directory / "ae.pt", weights_only=True) | {"bias": Payload(tmp_path / "ran")}, directory / "ae.pt"
-    )
-    assert refused(directory).code == "unsafe-file"
+    file = pt_file(format, tmp_path)
+    assert locate(file.parent) == (file, format)
+    torch.save(torch.load(file, weights_only=True) | {"extra": Payload(tmp_path / "ran")}, file)
+    assert refused(file).code == "unsafe-file"
     assert not (tmp_path / "ran").exists()
-    torch.load(directory / "ae.pt", weights_only=False)
+    torch.load(file, weights_only=False)
     assert (tmp_path / "ran").exists(), "the payload works, so the guard was what stopped it"
+
+
+def test_code_in_a_yaml_file_does_not_run(tmp_path):
+    published.crosscode(tmp_path / "c")
+    file = tmp_path / "c" / "model_cfg.yaml"
+    file.write_text(file.read_text() + f"dtype: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n")
+    assert read_dictionary(tmp_path / "c").n_latents == published.F
+    assert not (tmp_path / "ran").exists()
+    yaml.unsafe_load(file.read_text())
+    assert (tmp_path / "ran").exists(), "the payload works, so the loader was what stopped it"
 
 
 def test_objects_in_an_npz_file_are_not_opened(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from interop.golden_cases import agrees, copy_golden
+from interop.test_round_trips import random_of
 from planted_dictionaries import random_dictionary
 from saeaudit.interop import read_dictionary, write_dictionary
 
@@ -20,12 +21,22 @@ READ_BACK = """
 import sys
 from pathlib import Path
 from safetensors.torch import load_file, save_file
+import torch
 from sae_lens import SAE
+from sparsify import SparseCoder
 
 for directory in Path(sys.argv[1]).iterdir():
-    sae, x = SAE.load_from_disk(directory / "sae"), load_file(directory / "x.safetensors")["x"]
-    f = sae.encode(x).detach()
-    theirs = {"f": f.contiguous(), "x_hat": sae.decode(f).detach().contiguous()}
+    x = load_file(directory / "x.safetensors")["x"]
+    if (directory / "sae" / "sae.safetensors").exists():
+        coder = SparseCoder.load_from_disk(directory / "sae")
+        values, indices, _ = coder.encode(x)
+        f = torch.zeros(len(x), coder.num_latents).scatter_(1, indices, values.detach())
+        x_hat = coder.decode(values, indices)
+    else:
+        sae = SAE.load_from_disk(directory / "sae")
+        f = sae.encode(x).detach()
+        x_hat = sae.decode(f)
+    theirs = {"f": f.contiguous(), "x_hat": x_hat.detach().contiguous()}
     save_file(theirs, directory / "theirs.safetensors")
 """
 
@@ -64,13 +75,15 @@ def test_what_the_peers_write_is_read_as_they_read_it(peer_python, tmp_path):
         agrees(read_dictionary(file.parent), **load_file(file))
 
 
-def test_what_is_written_for_saelens_is_read_by_it(peer_python, tmp_path):
+def test_what_is_written_for_a_peer_is_read_by_it(peer_python, tmp_path):
     written = {kind: random_dictionary(kind) for kind in ("sae", "diff")}
+    written["topk"] = random_of("sae", {"sparsity": "topk", "k": 3})
     for case in ("sparsify-default", "dictionary_learning-AutoEncoder", "saelens-gated", "saelens-jumprelu"):
         directory = copy_golden(case, tmp_path)
         written[case] = read_dictionary(directory), load_file(directory / "expected.safetensors")["x"]
     for name, (dictionary, x) in written.items():
-        write_dictionary(dictionary, tmp_path / "out" / name / "sae", format="saelens")
+        format = "sparsify" if name == "topk" else "saelens"
+        write_dictionary(dictionary, tmp_path / "out" / name / "sae", format=format)
         save_file({"x": x}, tmp_path / "out" / name / "x.safetensors")
     run(peer_python, "-c", READ_BACK, tmp_path / "out")
     for name, (dictionary, x) in written.items():

@@ -36,6 +36,7 @@ def test_gemma_scope_agrees_with_a_second_computation(tmp_path, release, lower):
     "options",
     [
         *({"weighing": weighing, "seed": weighing} for weighing in (1, 2, 3, 4)),
+        {"weighing": 3, "joint": 0.2, "total": 0.5},
         {"batchtopk": False},
         {"normalised": False},
         {"compiled": True},
@@ -73,6 +74,55 @@ def test_a_crosscoder_in_a_pt_file(tmp_path):
     file.unlink()
     (tmp_path / "c" / "config.json").write_text('{"trainer": {"dict_class": "BatchTopKCrossCoder"}}')
     agrees(read_dictionary(tmp_path / "c"), *case)
+
+
+@pytest.mark.parametrize("name", ["cc_weights.pt", "0.pt"])
+def test_a_crosscoder_whose_input_factors_are_told(tmp_path, name):
+    case = published.model_diff_replication(tmp_path / "c", factors=(0.4, 2.5))
+    if name != "cc_weights.pt":  # a checkpoint of training
+        (tmp_path / "c" / "cc_weights.pt").rename(tmp_path / "c" / name)
+        (tmp_path / "c" / "cfg.json").rename(tmp_path / "c" / "0_cfg.json")
+    dictionary = read_dictionary(tmp_path / "c" / name, format="model_diff_replication", input_factors=(0.4, 2.5))
+    assert dictionary.kind == "crosscoder" and dictionary.provenance.site == "layers.3", "before block 4 is after 3"
+    agrees(dictionary, *case)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activation": "jumprelu"},
+        {"activation": "topk"},
+        {"factors": (0.4, 2.5)},
+        {"biases": False, "underscores": False},
+    ],
+    ids=str,
+)
+def test_crosscode_agrees_with_a_second_computation(tmp_path, options):
+    case = published.crosscode(tmp_path / "c", **options)
+    dictionary = read_dictionary(tmp_path / "c", input_factors=options.get("factors"))
+    assert dictionary.kind == "crosscoder"
+    agrees(dictionary, *case)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"act_fn": "jumprelu"},
+        {"act_fn": "jumprelu", "normalised": False},
+        {"act_fn": "topk"},
+        {"act_fn": "relu"},
+        {"crosscoder": True},
+        {"crosscoder": True, "normalised": False},
+    ],
+    ids=str,
+)
+def test_llamascopium_agrees_with_a_second_computation(tmp_path, options):
+    case = published.llamascopium(tmp_path / "l", **options)
+    dictionary = read_dictionary(tmp_path / "l")
+    assert dictionary.kind == ("crosscoder" if "crosscoder" in options else "sae")
+    assert dictionary.provenance.site == (None if "crosscoder" in options else "layers.3")
+    agrees(dictionary, *case)
 
 
 @pytest.mark.parametrize("norm_factor", [2.5, None])

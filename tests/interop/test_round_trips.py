@@ -42,8 +42,31 @@ def test_saelens_to_native_and_back_keeps_every_bit(case, tmp_path):
         assert before["metadata"][name] == after["metadata"][name], name
 
 
+@pytest.mark.parametrize("case", ["default", "free-norms"])
+def test_sparsify_to_native_and_back_keeps_every_bit(case, tmp_path):
+    directory = copy_golden(f"sparsify-{case}", tmp_path)
+    write_dictionary(read_dictionary(directory), tmp_path / "native")
+    back = tmp_path / "back" / "layers.3"
+    write_dictionary(load_dictionary(tmp_path / "native"), back, format="sparsify")
+    same_tensors(directory / "sae.safetensors", back / "sae.safetensors")
+    assert read_dictionary(back).provenance.site == "layers.3"
+
+
+def test_a_bias_that_is_not_subtracted_as_sparsify(tmp_path):
+    dictionary, x = random_of("sae", {"sparsity": "topk", "k": 3})
+    write_dictionary(dictionary, tmp_path / "s", format="sparsify")
+    again = read_dictionary(tmp_path / "s")
+    code, code_again = (dense_code(one.encode(x), 20) for one in (dictionary, again))
+    torch.testing.assert_close(code_again, code, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        again.decode(again.encode(x)), dictionary.decode(dictionary.encode(x)), rtol=1e-5, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"weighing": 2}, {"weighing": 4}, {"normalised": False}, {"batchtopk": False}], ids=str
+    "options",
+    [{}, {"weighing": 2}, {"weighing": 3}, {"weighing": 4}, {"normalised": False}, {"batchtopk": False}],
+    ids=str,
 )
 def test_crosscoder_learning_to_native_and_back(options, tmp_path):
     """Every weight keeps its bits; the scale is stored as its reciprocal, so its last bit may differ."""
@@ -134,7 +157,7 @@ def test_topk_by_decoder_norms_has_no_other_form(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"sparsity": "relu"}, *({"k": 3, "crosscoder": {"score": score}} for score in ("sum", "concat", "none"))],
+    [{"sparsity": "relu"}, *({"k": 3, "crosscoder": {"score": score}} for score in ("sum", "concat", "mixed", "none"))],
     ids=str,
 )
 def test_every_score_as_crosscoder_learning(settings, tmp_path):
@@ -169,7 +192,15 @@ def test_a_trained_crosscoder_as_crosscoder_learning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "format"), [("crosscoder", "saelens"), ("sae", "crosscoder_learning"), ("diff", "crosscoder_learning")]
+    ("kind", "format"),
+    [
+        ("crosscoder", "saelens"),
+        ("sae", "crosscoder_learning"),
+        ("diff", "crosscoder_learning"),
+        ("sae", "sparsify"),  # BatchTopK
+        ("diff", "sparsify"),
+        ("crosscoder", "sparsify"),
+    ],
 )
 def test_what_a_format_has_no_form_for(kind, format, tmp_path):
     dictionary, _ = random_dictionary(kind)
@@ -180,7 +211,7 @@ def test_what_a_format_has_no_form_for(kind, format, tmp_path):
 
 
 def test_thresholds_a_latent_have_no_form_in_crosscoder_learning(tmp_path):
-    published.crosscoder_learning(tmp_path / "c", weighing=3)
+    published.crosscoder_learning(tmp_path / "c", weighing=3, joint=0.2, total=0.5)
     with pytest.raises(ArtifactError) as caught:
         write_dictionary(read_dictionary(tmp_path / "c"), tmp_path / "o", format="crosscoder_learning")
     assert caught.value.code == "not-expressible"

@@ -55,6 +55,8 @@ def evaluate(
 
 
 def _show(found: "Evaluation") -> None:
+    from saeaudit.metrics import ExclusivityReport
+
     report = found.dictionary
     show(f"{found.kind} at {found.site}: {found.n_rows} rows in {found.n_groups} groups of documents")
     _numbers("Reconstruction", {name: vars(fit) for name, fit in report.reconstruction.items()})
@@ -65,6 +67,12 @@ def _show(found: "Evaluation") -> None:
         f"dead (silent in {code.n_rows} rows)": _cell(code.dead_share),
         "largest decoder cosine, median": _cell(float(report.largest_cosine.nanmedian())),
     }
+    if bool(code.template_share.isfinite().any()):
+        facts["latents that fire mostly on the template"] = str(int((code.template_share > 1 / 2).sum()))
+    if isinstance(report.exclusivity, ExclusivityReport):
+        bins = report.exclusivity.bins
+        counts = f"{bins.base_only}, {bins.shared}, {bins.tuned_only} of {bins.n}"
+        facts["base only, shared, tuned only by decoder norm"] = counts
     show_table(["Code", ""], facts.items())
     if report.exclusivity is not None:
         rows = [asdict(row) for row in report.exclusivity.table]

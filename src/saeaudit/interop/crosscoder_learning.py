@@ -7,7 +7,8 @@ a weight exceeds `threshold`; `code_normalization_id` names the weight, made fro
 1 their sum over sides, 2 the norm of both rows as one, 3 a mixture of both, 4 none, 5 one decision a side. A file
 without the id is older than the choice and means 1. `_orig_mod.` is a trace of torch.compile.
 
-Weights 1, 2 and 4 are scores of the native rule. Weight 3 becomes a threshold a latent, threshold / weight.
+Weights 1 to 4 are scores of the native rule. A mixture in other proportions than the usual 1 (joint norm) to 0.1 (sum)
+becomes a threshold a latent, threshold / weight.
 """
 
 import math
@@ -26,8 +27,9 @@ from saeaudit.interop.portable import BatchTopK, JumpRelu, Origin, Portable, Rel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SUM, MIXED, PER_SIDE = 1, 3, 5
-_SCORES: dict[int, Score] = {SUM: "sum", 2: "concat", 4: "none"}
-_CLASS_NAMES = {SUM: "CROSSCODER", 2: "SAE", 4: "NONE"}
+_SCORES: dict[int, Score] = {SUM: "sum", 2: "concat", MIXED: "mixed", 4: "none"}
+_CLASS_NAMES = {SUM: "CROSSCODER", 2: "SAE", MIXED: "MIXED", 4: "NONE"}
+_PROPORTIONS = {"code_normalization_alpha_sae": 1.0, "code_normalization_alpha_cc": 0.1}
 
 _SHAPES = {
     "encoder.weight": "M d F",
@@ -55,7 +57,7 @@ def read_crosscoder_learning(weights: Path) -> Portable:
     weighing = int(take(named, {"code_normalization_id": ""}, file=weights)["code_normalization_id"])
     if weighing == PER_SIDE:
         raise inexpressible(weights, "its sides have codes of their own (code_normalization_id 5)")
-    if weighing not in (*_SCORES, MIXED):
+    if weighing not in _SCORES:
         raise refuse(weights, f"its code_normalization_id is {weighing}", "1 to 4 can be read", code="format-version")
     mean = torch.as_tensor(tensors.get("activation_mean", math.nan))
     if normalised := not bool(mean.isnan().any()):
@@ -84,12 +86,12 @@ def _rule(taken: dict[str, Tensor], W_dec: Tensor, weighing: int, config: dict[s
     if "threshold" not in taken:
         return Relu()
     threshold = estimated(taken["threshold"], weights)
-    if weighing in _SCORES:
+    proportions = {name: float(config.get(name, usual)) for name, usual in _PROPORTIONS.items()}
+    if weighing != MIXED or proportions == _PROPORTIONS:
         return BatchTopK(int(taken["k"]), threshold, _SCORES[weighing])
     norms = torch.linalg.vector_norm(W_dec.double(), dim=-1)
-    together = config.get("code_normalization_alpha_sae", 1.0) * torch.linalg.vector_norm(norms, dim=-1)
-    apart = config.get("code_normalization_alpha_cc", 0.1) * norms.sum(-1)
-    return JumpRelu((threshold / (together + apart)).float())
+    joint, total = proportions.values()
+    return JumpRelu((threshold / (joint * torch.linalg.vector_norm(norms, dim=-1) + total * norms.sum(-1))).float())
 
 
 def write_crosscoder_learning(portable: Portable, directory: Path) -> None:

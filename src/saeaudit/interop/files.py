@@ -3,6 +3,7 @@
 Names decide what a tensor is and how it lies; a shape is only checked. A square matrix is therefore never guessed at.
 """
 
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,6 +20,8 @@ from torch import Tensor
 from saeaudit.artifacts import read_json
 from saeaudit.errors import ArtifactError
 from saeaudit.interop.torch_file import read_torch_file
+
+InputFactors = tuple[float, float]
 
 
 def refuse(file: Path, what: str, do: str, *, code: str) -> ArtifactError:
@@ -141,6 +145,29 @@ def read_settings(file: Path) -> dict[str, Any]:
     return found
 
 
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the settings in a YAML file; a value tagged as a Python object becomes None and nothing runs.
+
+    Raises:
+        ArtifactError: no such file (`artifact-missing`), not a mapping (`artifact-broken`).
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+    try:
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} does not exist; copy it too", code="artifact-missing") from None
+    except (yaml.YAMLError, ValueError):
+        raise _broken(file, "it is not YAML") from None
+    if not isinstance(found, dict):
+        raise _broken(file, f"it holds a {type(found).__name__}, not settings")
+    return found
+
+
 def positive(settings: Mapping[str, Any], name: str, *, file: Path) -> int:
     """Return a whole number above 0.
 
@@ -164,3 +191,28 @@ def site_of(name: str | None, *patterns: str) -> str | None:
         if name is not None and (match := re.fullmatch(pattern, name)):
             return f"layers.{int(match[1])}"
     return None
+
+
+def lens_site(name: str | None) -> str | None:
+    """Return "layers.N" for a residual stream in the names of TransformerLens; before block N is after block N - 1."""
+    if name is not None and (before := re.fullmatch(r"blocks\.([1-9]\d*)\.hook_resid_pre", name)):
+        return f"layers.{int(before[1]) - 1}"
+    return site_of(name, r"blocks\.(\d+)\.hook_resid_post")
+
+
+def scale_of_factors(factors: InputFactors | None, *, file: Path) -> Float[Tensor, "2"]:
+    """Return the scale a side, raw units, of a crosscoder whose inputs were multiplied by `factors`.
+
+    Raises:
+        ArtifactError: none were given (`needs-calibration`), or they are not positive (`config-invalid`).
+    """
+    if factors is None:
+        raise refuse(
+            file,
+            "its inputs were scaled by a factor a side, and its files do not hold them",
+            "give them as input_factors=BASE,TUNED (with --set on the command line); 1,1 stands for raw activations",
+            code="needs-calibration",
+        )
+    if not all(math.isfinite(factor) and factor > 0 for factor in factors):
+        raise refuse(file, f"the input factors are {factors}", "give two numbers above 0", code="config-invalid")
+    return torch.tensor(factors, dtype=torch.float64).reciprocal().float()

@@ -1,24 +1,43 @@
 """Which format a file holds, and from one format to another.
 
-A format is known by the name of its file of weights; a `.pt` file by the class that its `config.json` names.
+A format is known by the name of its file of weights and, where two share one, by the configuration beside it.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from saeaudit.config import invalid
 from saeaudit.dictionaries import Dictionary, load_dictionary
 from saeaudit.errors import ArtifactError
-from saeaudit.interop import crosscoder_learning, dictionary_learning, gemma_scope, saelens, sparsify
-from saeaudit.interop.files import refuse
+from saeaudit.interop import (
+    crosscode,
+    crosscoder_learning,
+    dictionary_learning,
+    gemma_scope,
+    llamascopium,
+    model_diff_replication,
+    saelens,
+    sparsify,
+)
+from saeaudit.interop.files import InputFactors, refuse
 from saeaudit.interop.native import native_of, portable_of
 from saeaudit.interop.portable import Portable
 
-Format = Literal["native", "saelens", "sparsify", "dictionary_learning", "gemma_scope", "crosscoder_learning"]
-Target = Literal["native", "saelens", "crosscoder_learning"]
+Format = Literal[
+    "native",
+    "saelens",
+    "sparsify",
+    "dictionary_learning",
+    "gemma_scope",
+    "crosscoder_learning",
+    "model_diff_replication",
+    "crosscode",
+    "llamascopium",
+]
+Target = Literal["native", "saelens", "sparsify", "crosscoder_learning"]
 
 _NAMES: dict[str, Format] = {
     "weights.safetensors": "native",
@@ -27,6 +46,7 @@ _NAMES: dict[str, Format] = {
     gemma_scope.NPZ: "gemma_scope",
     gemma_scope.SAFETENSORS: "gemma_scope",
     crosscoder_learning.WEIGHTS: "crosscoder_learning",
+    model_diff_replication.WEIGHTS: "model_diff_replication",
 }
 _READERS: dict[Format, Callable[[Path], Portable]] = {
     "saelens": saelens.read_saelens,
@@ -34,29 +54,72 @@ _READERS: dict[Format, Callable[[Path], Portable]] = {
     "dictionary_learning": dictionary_learning.read_dictionary_learning,
     "gemma_scope": gemma_scope.read_gemma_scope,
     "crosscoder_learning": crosscoder_learning.read_crosscoder_learning,
+    "llamascopium": llamascopium.read_llamascopium,
+}
+# Their files do not (always) hold the scale of the inputs.
+_READERS_OF_SCALED: dict[Format, Callable[[Path, InputFactors | None], Portable]] = {
+    "model_diff_replication": model_diff_replication.read_model_diff_replication,
+    "crosscode": crosscode.read_crosscode,
 }
 _WRITERS: dict[Target, Callable[[Portable, Path], None]] = {
     "saelens": saelens.write_saelens,
+    "sparsify": sparsify.write_sparsify,
     "crosscoder_learning": crosscoder_learning.write_crosscoder_learning,
 }
 
 
-def read_dictionary(source: Path, *, format: Format | None = None) -> Dictionary:
+class Conversion(BaseModel):
+    """Settings of `convert`; frozen, unknown fields are refused.
+
+    Attributes:
+        to: what to write.
+        format: what the source is; None decides by the names of its files.
+        input_factors: see `read_dictionary`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: Target = "native"
+    format: Format | None = None
+    input_factors: InputFactors | None = None
+
+
+def convert(source: Path, out: Path, settings: Conversion) -> Dictionary:
+    """Read a dictionary, write it in another format, and return it; codes and reconstructions stay the same.
+
+    Raises:
+        ArtifactError: see `read_dictionary` and `write_dictionary`.
+        ResourceError: the disk is full or not writable.
+    """
+    dictionary = read_dictionary(source, format=settings.format, input_factors=settings.input_factors)
+    write_dictionary(dictionary, out, format=settings.to)
+    return dictionary
+
+
+def read_dictionary(
+    source: Path, *, format: Format | None = None, input_factors: InputFactors | None = None
+) -> Dictionary:
     """Return a dictionary of any known format, ready for inference.
 
     Args:
         source: its directory, or its file of weights.
         format: what it is; None decides by the names of the files.
+        input_factors: what the activations of the base and of the tuned model are multiplied by before encoding, for
+            crosscoders whose files do not say.
 
     Raises:
         ArtifactError: no or several known files (`format-unknown`, `format-ambiguous`), a file that is broken, unsafe
-            or not what its format says, or a dictionary that the native kinds cannot express.
+            or not what its format says, factors that are missing or not wanted, or a dictionary that the native kinds
+            cannot express.
     """
     weights, found = locate(source, format=format)
-    if found == "native":
-        return load_dictionary(weights.parent)
     try:
-        return native_of(_READERS[found](weights))
+        if found in _READERS_OF_SCALED:
+            return native_of(_READERS_OF_SCALED[found](weights, input_factors))
+        if input_factors is not None:
+            what = f"files of {found} hold the scale of their inputs"
+            raise refuse(weights, what, "leave input_factors out", code="config-invalid")
+        return load_dictionary(weights.parent) if found == "native" else native_of(_READERS[found](weights))
     except ValidationError as error:
         raise refuse(weights, str(invalid(error)), "check its configuration", code="config-invalid") from None
 
@@ -100,8 +163,12 @@ def locate(source: Path, *, format: Format | None = None) -> tuple[Path, Format]
 
 
 def _format_of(file: Path) -> Format | None:
-    if file.suffix != ".pt":
+    if file.name == saelens.WEIGHTS and not file.with_name(saelens.CONFIG).is_file():
+        return "llamascopium" if file.with_name(llamascopium.CONFIG).is_file() else "saelens"
+    if file.suffix != ".pt" or file.name in _NAMES:
         return _NAMES.get(file.name)
+    if file.with_name(crosscode.CONFIG).is_file():
+        return "crosscode"
     has_config = file.with_name(dictionary_learning.CONFIG).is_file()
     is_crosscoder = has_config and "CrossCoder" in str(dictionary_learning.trainer_config(file).get("dict_class"))
     return "crosscoder_learning" if is_crosscoder else "dictionary_learning"

@@ -2,7 +2,7 @@
 
 import torch
 
-from saeaudit.dictionaries import CrosscoderConfig, Dictionary, DictionaryConfig, Provenance, build
+from saeaudit.dictionaries import CrosscoderConfig, Dictionary, DictionaryConfig, Provenance, Score, build
 from saeaudit.errors import ArtifactError
 from saeaudit.interop.portable import BatchTopK, JumpRelu, Origin, Portable, Relu, Rule, TopK
 from saeaudit.statistics import SiteStatistics
@@ -43,12 +43,16 @@ def _config(portable: Portable) -> DictionaryConfig:
             return DictionaryConfig(**sizes, sparsity="relu")
         case JumpRelu():
             return DictionaryConfig(**sizes, sparsity="jumprelu")
-        case TopK(k):
-            return DictionaryConfig(**sizes, sparsity="topk", k=k)
+        case TopK(k, score):
+            return DictionaryConfig(**sizes, sparsity="topk", k=k, crosscoder=_scored(portable, score))
         case BatchTopK(k, _, score, prefixes):
-            crosscoder = CrosscoderConfig(score=score) if portable.kind == "crosscoder" else None
+            crosscoder = _scored(portable, score)
             sparsity = "batchtopk" if prefixes is None else "matryoshka"
             return DictionaryConfig(**sizes, sparsity=sparsity, k=k, prefixes=prefixes, crosscoder=crosscoder)
+
+
+def _scored(portable: Portable, score: Score) -> CrosscoderConfig | None:
+    return CrosscoderConfig(score=score) if portable.kind == "crosscoder" else None
 
 
 @torch.no_grad()
@@ -86,6 +90,7 @@ def _rule(dictionary: Dictionary) -> Rule:
     coder, config = dictionary.coder, dictionary.config
     weights = coder.score_weights()
     is_weighed = weights is not None and dictionary.kind != "crosscoder"  # only crosscoders have a form for it
+    score = "none" if weights is None else coder.score
     if config.sparsity == "relu":
         return Relu()
     if config.k is not None and coder.sparsity.per_row:
@@ -95,9 +100,8 @@ def _rule(dictionary: Dictionary) -> Rule:
                 "with decoder rows of norm 1, or with BatchTopK",
                 code="not-expressible",
             )
-        return TopK(config.k)
+        return TopK(config.k, score)
     if config.k is not None and coder.sparsity.ranks and coder.threshold.dim() == 0 and not is_weighed:
-        score = "none" if weights is None else coder.score
         return BatchTopK(config.k, float(coder.threshold), score, config.prefixes)
     cutoffs = coder.cutoffs().detach()
     if weights is not None:

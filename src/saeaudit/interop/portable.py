@@ -29,9 +29,10 @@ class JumpRelu:
 
 @dataclass(frozen=True)
 class TopK:
-    """The k largest positive values of a row are active (arXiv 2406.04093, section 2.3)."""
+    """The k largest positive scores of a row are active (arXiv 2406.04093, section 2.3); `score` as in `BatchTopK`."""
 
     k: int
+    score: Score = "none"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class BatchTopK:
     Attributes:
         k: mean number of active latents a row.
         threshold: score above which a latent is active.
-        score: factor of the value: the sum over sides of the decoder norms, the norm of both rows as one, or none.
+        score: factor of the value: the sum over sides of the decoder norms, the norm of both rows as one, that plus a
+            tenth of the sum ("mixed"), or none.
         prefixes: ascending widths of a Matryoshka dictionary; None for a plain one.
     """
 

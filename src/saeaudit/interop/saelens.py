@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saeaudit import __version__
 from saeaudit.artifacts import atomic_directory, write_json
-from saeaudit.interop.files import inexpressible, positive, read_settings, read_tensors, refuse, site_of, take
+from saeaudit.interop.files import inexpressible, lens_site, positive, read_settings, read_tensors, refuse, take
 from saeaudit.interop.portable import (
     BatchTopK,
     JumpRelu,
@@ -137,7 +137,7 @@ def _encoder(
 def _origin(metadata: dict[str, Any]) -> Origin:
     diff = metadata.get("diff") or {"base": metadata.get("model_name")}
     models = {side: str(diff[side]) for side in ("base", "tuned") if diff.get(side)}
-    site = site_of(metadata.get("hook_name"), r"blocks\.(\d+)\.hook_resid_post")
+    site = lens_site(metadata.get("hook_name"))
     return Origin(site, models, {"format": "saelens"} | {name: metadata.get(name) for name in _METADATA})
 
 
