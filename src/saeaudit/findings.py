@@ -129,7 +129,7 @@ class DictionaryRow(Record):
     site: str
     kind: str
     n_latents: int
-    k: int
+    k: int | None
     fvu: Number
     l0: Number
     dead_share: Share

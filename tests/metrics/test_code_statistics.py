@@ -13,9 +13,12 @@ from saeaudit.dictionaries.code import code_of_dense
 from saeaudit.errors import EvidenceError
 from saeaudit.metrics import (
     CodeStatistics,
+    NormBins,
+    auroc,
     delta_norm,
     delta_norm_of_share,
     largest_cosine,
+    norm_bins,
     relative_norms,
     wilson,
 )
@@ -85,6 +88,33 @@ def test_l0_is_that_of_the_inference_rule():
     statistics.update(dictionary.encode(x), torch.zeros(len(x), dtype=torch.int64))
     expected = (dense_code(dictionary.encode(x), 20) > 0).sum(1).double().mean()
     assert statistics.result(n_resamples=100, seed=0).l0.value == pytest.approx(float(expected))
+
+
+def test_latents_that_live_on_template_tokens_are_seen():
+    f, marked = dense(), torch.arange(400) % 5 == 0
+    f[~marked, 9] = 0
+    halves = CodeStatistics(12, n_groups=1), CodeStatistics(12, n_groups=1)
+    for half, found in zip((slice(0, 200), slice(200, 400)), halves, strict=True):
+        found.update(code_of_dense(f[half]), torch.zeros(200, dtype=torch.int64), marked[half])
+    halves[0].merge(halves[1])
+    share = halves[0].result(n_resamples=0, seed=0).template_share
+    assert share[9] == 1 and math.isnan(share[0]), "only there; never"
+    assert float(share[10]) == pytest.approx(float((f[marked, 10] > 0).sum() / (f[:, 10] > 0).sum()))
+    assert bool(statistics_of(f).result(n_resamples=0, seed=0).template_share.isnan().all()), "nothing was marked"
+
+
+def test_the_published_column_counts_the_other_way():
+    """`dec_norm_diff` of the tables of arXiv 2504.02922 is ½(1 + (‖d⁰‖ - ‖d¹‖) / max): 0 is tuned only."""
+    base, tuned = torch.rand(2, 50, generator=torch.Generator().manual_seed(0)).double()
+    published = (1 + (base - tuned) / torch.maximum(base, tuned)) / 2
+    torch.testing.assert_close(1 - delta_norm(torch.stack([base, tuned], 1)), published)
+
+
+def test_ranks_find_what_bins_miss():
+    """Without an L1 penalty the base's row of a tuned-only latent keeps some norm: no latent reaches the last bin."""
+    norm = torch.cat([torch.full((5,), 0.87), torch.full((45,), 0.5)])
+    assert norm_bins(norm) == NormBins(n=50, base_only=0, shared=45, tuned_only=0)
+    assert auroc(norm, torch.arange(50) < 5) == 1
 
 
 @given(st.floats(0, 5), st.floats(0, 5))

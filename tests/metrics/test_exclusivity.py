@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from planted_dictionaries import dictionary_for, generator, sparse_sizes
-from saeaudit.dictionaries import Crosscoder
 from saeaudit.dictionaries.code import code_of_dense
 from saeaudit.metrics import Exclusivity, auroc
+from saeaudit.metrics.decoder_rows import TUNED_ONLY
 from saeaudit.training import TrainConfig, calibrate, tensor_batches, train
 
 D_MODEL, N_ATOMS, N_ONLY = 48, 80, 4
@@ -128,26 +128,54 @@ def test_ratios_need_firings_and_a_denominator():
     assert not bool(found.specific[few].any())
 
 
-@pytest.fixture(scope="module")
-def trained():
-    data = pair(30_000)
-    dictionary = dictionary_for(data.x, "crosscoder", n_latents=128, k=4)
-    batches = tensor_batches(data.x, 256, seed=0, n_steps=3000)
-    train(dictionary, batches, TrainConfig(n_steps=3000, lr=3e-3))
-    fresh = pair(30_000, seed=2)
-    calibrate(dictionary, [fresh.x])
-    return dictionary, fresh
+def fitted(data, *, n_steps, **config):
+    dictionary = dictionary_for(data.x, "crosscoder", n_latents=128, **config)
+    train(dictionary, tensor_batches(data.x, 256, seed=0, n_steps=n_steps), TrainConfig(n_steps=n_steps, lr=3e-3))
+    return dictionary
+
+
+def nearest_atom(dictionary, data):
+    """The atom of each latent's tuned row; -1 where there is none within cosine 0.9."""
+    cosine, atom = (normalize(dictionary.W_dec.detach()[:, 1], dim=1) @ data.atoms.T).max(1)
+    return torch.where(cosine > 0.9, atom, -1)
 
 
 @pytest.mark.slow
-def test_tuned_only_latents_of_a_trained_crosscoder_are_found(trained):
-    dictionary, data = trained
-    assert isinstance(dictionary, Crosscoder)
+def test_tuned_only_latents_of_a_trained_crosscoder_are_found():
+    dictionary, data = fitted(pair(), n_steps=3000, k=4), pair(seed=2)
+    calibrate(dictionary, [data.x])
     found = report(dictionary, data.x, dictionary.encode(data.x))
-    rows = normalize(dictionary.W_dec.detach()[:, 1], dim=1)
-    cosine, atom = (rows @ data.atoms.T).max(1)
-    tuned_only = (cosine > 0.9) & (atom < N_ONLY)
+    atom = nearest_atom(dictionary, data)
+    tuned_only = (atom >= 0) & (atom < N_ONLY)
     assert set(atom[tuned_only].tolist()) == set(TUNED), "the rare ones included"
     fires = found.firings >= 100
     assert auroc(score(found)[fires], tuned_only[fires]) > 0.95
     assert math.isclose(found.table[1].beta_error_tuned, 1, abs_tol=0.1)
+
+
+@pytest.mark.slow
+def test_an_l1_crosscoder_invents_exclusive_latents_and_the_ratios_see_through_them():
+    """Atoms that are weaker in the base are pressed out of its rows by the penalty (arXiv 2504.02922, section 3)."""
+    invented = {}
+    for name, config in {
+        "batchtopk": {"k": 4},
+        "l1": {"k": None, "sparsity": "relu", "penalty": {"weight": 2}},
+    }.items():
+        data, fresh = pair(dimmed=0.25), pair(seed=2, dimmed=0.25)
+        dictionary = fitted(data, n_steps=2000, **config)
+        calibrate(dictionary, [data.x])
+        found = report(dictionary, fresh.x, dictionary.encode(fresh.x))
+        shared = (nearest_atom(dictionary, data) >= 2 * N_ONLY) & (found.firings >= 100)
+        assert int(shared.sum()) > 50
+        invented[name] = int((found.norms.scaled[shared] >= TUNED_ONLY).sum())
+        assert not bool(found.specific[shared].any())
+    assert invented["l1"] > 10 > 1 > invented["batchtopk"]
+
+
+@pytest.mark.slow
+def test_a_crosscoder_trained_on_a_model_beside_itself_finds_nothing_specific():
+    dictionary, fresh = fitted(pair(same=True), n_steps=1000, k=4), pair(seed=2, same=True)
+    calibrate(dictionary, [fresh.x])
+    found = report(dictionary, fresh.x, dictionary.encode(fresh.x))
+    assert int((found.firings >= 100).sum()) > 50
+    assert not bool(found.specific.any())

@@ -173,6 +173,13 @@ def test_bis_stands_beside_its_ceiling():
     assert f"{chosen.bis:.3f}of {chosen.bis_ceiling:.3f}" in row and f"{chosen.bis_star:.3f}" in row
 
 
+def test_a_rule_that_does_not_count_has_no_k():
+    (first, *more) = full().dictionaries
+    page = Page(render(full().model_copy(update={"dictionaries": [first.model_copy(update={"k": None}), *more]})))
+    rows = [row for row in page.rows if row.startswith(first.site)]
+    assert rows[0].startswith(f"{first.site}{first.kind}2,304–"), rows[0]
+
+
 @pytest.mark.parametrize("injection", ["after_clamp", "before_clamp", "embedding"])
 def test_after_clamp_is_said_to_measure_completeness(injection):
     curve = full().recovery.model_copy(update={"injection": injection, "eps50": None})

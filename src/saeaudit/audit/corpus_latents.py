@@ -13,12 +13,12 @@ from torch import Tensor
 from saeaudit.activations import tensor_name
 from saeaudit.audit.corpus_data import document_of_row
 from saeaudit.audit.corpus_scores import CorpusScores
-from saeaudit.audit.exhibits import CHUNK_ROWS, N_CONTEXTS, N_LATENTS, N_TOP_TOKENS, context
+from saeaudit.audit.latent_views import CHUNK_ROWS, N_LATENTS, Judged, latent_views
 from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Record
 from saeaudit.dictionaries import Dictionary
-from saeaudit.findings import Context, Interval, LatentView
-from saeaudit.metrics import auroc, auroc_interval, bootstrap_interval
+from saeaudit.findings import Interval, LatentView
+from saeaudit.metrics import bootstrap_interval
 from saeaudit.seeds import torch_generator
 
 TOP_SHARE = 0.05
@@ -99,7 +99,7 @@ def _rank(session: Session, site: str, scores: CorpusScores) -> LatentRecord:
     low, high = shares.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     share = float(best[top].sum() / best.sum())
     return LatentRecord(
-        latents=_views(session, site, dictionary, shown, top),
+        latents=latent_views(session, site, shown, Judged(torch.arange(n), top, torch.arange(n)), ablated=False),
         share=share,
         share_interval=(min(interval.low, share), max(interval.high, share)),
         random_share=float(shares.mean()),
@@ -123,43 +123,3 @@ def _activity(
         total.view(-1).index_add_(0, flat.reshape(-1), code.values.reshape(-1))
         fired.index_add_(0, code.indices.reshape(-1), (code.values > 0).float().reshape(-1))
     return total, fired / len(document)
-
-
-def _views(session: Session, site: str, dictionary: Dictionary, shown: list[int], top: Tensor) -> list[LatentView]:
-    delta = session.store().read(tensor_name(site, session.side))
-    values = torch.cat([dictionary.activations(part, torch.tensor(shown)) for part in delta.split(CHUNK_ROWS)])
-    offsets = session.data.documents.offsets
-    peaks = torch.stack([values[offsets[i] : offsets[i + 1]].amax(0) for i in range(len(top))])
-    views = []
-    for column, latent in enumerate(shown):
-        interval = auroc_interval(peaks[:, column], top, torch.arange(len(top)), seed=session.config.seed)
-        views.append(
-            LatentView(
-                site=site,
-                kind="diff",
-                latent=latent,
-                auroc=auroc(peaks[:, column], top),
-                auroc_interval=(interval.low, interval.high),
-                firing_rate=float((values[:, column] > 0).float().mean()),
-                ablated=False,
-                top_tokens=_tokens(session, values[:, column]),
-                contexts=_contexts(session, values[:, column], peaks[:, column]),
-            )
-        )
-        session.watcher.progress(column + 1, len(shown))
-    return views
-
-
-def _tokens(session: Session, values: Tensor) -> list[str]:
-    """Return the tokens on which the latent's activity is largest in sum."""
-    tokens = session.data.documents
-    ids = torch.tensor([i for row in tokens.ids for i in row[tokens.skip_first :]])
-    total = torch.zeros(int(ids.max()) + 1).index_add_(0, ids, values)
-    best = total.topk(min(N_TOP_TOKENS, len(total)))
-    return [str(session.pair.base.tokenizer.decode([i])) for i in best.indices[best.values > 0].tolist()]
-
-
-def _contexts(session: Session, values: Tensor, peaks: Float[Tensor, "document"]) -> list[Context]:
-    offsets = session.data.documents.offsets
-    best = peaks.argsort(descending=True, stable=True)[:N_CONTEXTS].tolist()
-    return [context(session, i, values[offsets[i] : offsets[i + 1]]) for i in best if peaks[i] > 0]

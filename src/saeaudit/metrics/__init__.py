@@ -12,11 +12,13 @@ from saeaudit.metrics.bootstrap import (
 from saeaudit.metrics.code_statistics import CodeReport, CodeStatistics
 from saeaudit.metrics.contrast import contrast_change, require_both_classes, trigger_contrast
 from saeaudit.metrics.decoder_rows import (
+    NormBins,
     RelativeNorms,
     decoder_bias,
     delta_norm,
     delta_norm_of_share,
     largest_cosine,
+    norm_bins,
     relative_norms,
 )
 from saeaudit.metrics.dictionary_metrics import DictionaryMetrics, DictionaryReport
@@ -66,6 +68,7 @@ __all__ = [
     "LatentScaling",
     "LinearScore",
     "Mahalanobis",
+    "NormBins",
     "PaperBis",
     "Pca",
     "Reconstruction",
@@ -100,6 +103,7 @@ __all__ = [
     "midranks",
     "n_above_quantile",
     "newcombe_interval",
+    "norm_bins",
     "null_best_of",
     "paper_bis",
     "percentile_bounds",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.dictionaries import Code
@@ -28,6 +28,8 @@ class CodeReport:
         dead_share: share of latents that never fired; NaN if `n_rows` are too few to tell (see `CodeStatistics`).
         histogram: number of latents by density in half decades from 1e-6 to 1, silent ones left out; a density below
             1e-6 counts in the first bin.
+        template_share: "latent", share of its firings that lie on template tokens; NaN where it never fired or no rows
+            were marked.
         n_rows: rows evaluated.
     """
 
@@ -39,6 +41,7 @@ class CodeReport:
     latent_activation: Float[Tensor, " latent"]
     dead_share: float
     histogram: tuple[int, ...]
+    template_share: Float[Tensor, " latent"]
     n_rows: int
 
 
@@ -51,20 +54,25 @@ class CodeStatistics:
 
     def __init__(self, n_latents: int, *, density_floor: float = 1e-3, n_groups: int = N_GROUPS) -> None:
         self._sums = GroupSums(n_groups, active=(), activation=())
-        self._latents = torch.zeros(2, n_latents, dtype=torch.float64)  # firings, sum of activations
+        # Firings, sum of activations, firings on template tokens.
+        self._latents = torch.zeros(3, n_latents, dtype=torch.float64)
+        self._knows_template = False
         self._min_rows = 10 / density_floor
 
-    def update(self, code: Code, group: Int[Tensor, " row"]) -> None:
-        """Add rows; `group` numbers the group of documents of each row."""
+    def update(self, code: Code, group: Int[Tensor, " row"], on_template: Bool[Tensor, " row"] | None = None) -> None:
+        """Add rows: the group of documents of each, and whether it is at a token of a chat template."""
         values, active = code.values.double(), code.values > 0
+        marked = torch.zeros_like(group, dtype=torch.bool) if on_template is None else on_template
+        self._knows_template |= on_template is not None
         self._sums.add(group, active=active.sum(1), activation=values.sum(1))
-        entries = torch.stack([torch.ones_like(values), values])[:, active]
+        entries = torch.stack([torch.ones_like(values), values, marked[:, None].expand_as(values).double()])[:, active]
         self._latents.index_add_(1, code.indices[active], entries)
 
     def merge(self, other: "CodeStatistics") -> None:
         """Add the rows that `other` has seen."""
         self._sums.merge(other._sums)
         self._latents += other._latents
+        self._knows_template |= other._knows_template
 
     def result(self, *, n_resamples: int = 500, seed: int) -> CodeReport:
         """Return the report.
@@ -73,7 +81,7 @@ class CodeStatistics:
             EvidenceError: there are no rows (code `no-rows`).
         """
         numbers = self._sums.estimates(_statistic, n_resamples=n_resamples, seed=seed)
-        fired, activation = self._latents
+        fired, activation, on_template = self._latents
         n = self._sums.n_rows
         density = fired / n
         low, high = wilson_columns(fired, n)
@@ -87,6 +95,7 @@ class CodeStatistics:
             latent_activation=activation / fired,
             dead_share=float((fired == 0).double().mean()) if n >= self._min_rows else float("nan"),
             histogram=tuple(torch.bincount(bins, minlength=len(DENSITY_EDGES) - 1).tolist()),
+            template_share=on_template / fired if self._knows_template else torch.full_like(fired, torch.nan),
             n_rows=n,
         )
 

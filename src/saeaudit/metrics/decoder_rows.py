@@ -4,6 +4,7 @@ Norms are cheap and misleading: an L1 crosscoder shrinks the smaller of two rows
 arXiv 2504.02922), so a norm that says "tuned only" is a question, which latent scaling answers.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,26 @@ class RelativeNorms(NamedTuple):
 
     scaled: Float[Tensor, " latent"]
     raw: Float[Tensor, " latent"]
+
+
+@dataclass(frozen=True)
+class NormBins:
+    """How many of `n` latents have a relative norm of at most 0.1, of 0.4 to 0.6, and of at least 0.9."""
+
+    n: int
+    base_only: int
+    shared: int
+    tuned_only: int
+
+
+def norm_bins(norm: Float[Tensor, " latent"]) -> NormBins:
+    """Count relative norms by bin. Few are exactly 0 or 1 without an L1 penalty: compare ranks, not empty bins.
+
+    >>> norm_bins(torch.tensor([0.0, 0.1, 0.3, 0.5, 0.87, 1.0]))
+    NormBins(n=6, base_only=2, shared=1, tuned_only=1)
+    """
+    shared = (norm >= SHARED[0]) & (norm <= SHARED[1])
+    return NormBins(len(norm), int((norm <= BASE_ONLY).sum()), int(shared.sum()), int((norm >= TUNED_ONLY).sum()))
 
 
 def relative_norms(dictionary: Dictionary) -> RelativeNorms:

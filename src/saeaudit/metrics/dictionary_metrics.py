@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.dictionaries import Crosscoder, Dictionary, DiffSae
@@ -62,8 +62,12 @@ class DictionaryMetrics:
         base: Float[Tensor, "row d_model"],
         difference: Float[Tensor, "row d_model"] | None,
         group: Int[Tensor, " row"],
+        *,
+        on_template: Bool[Tensor, " row"] | None = None,
     ) -> None:
         """Add rows: raw base activations, tuned - base, and the group of documents of each row.
+
+        `on_template` marks rows at tokens of a chat template, if these are known.
 
         Raises:
             InputError: the dictionary reads the tuned side and `difference` is None (code `difference-missing`), or
@@ -75,7 +79,7 @@ class DictionaryMetrics:
         found = self._views(x_hat)
         for name, true in self._views(x).items():
             self._fit[name].update(true, found[name], group)
-        self._code.update(code, group)
+        self._code.update(code, group, on_template)
         if self._scaling is not None and difference is not None:
             self._scaling.update(base, difference, code, x_hat, group)
 

@@ -14,7 +14,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.dictionaries import Code, Crosscoder
-from saeaudit.metrics.decoder_rows import SHARED, TUNED_ONLY, RelativeNorms, decoder_bias, relative_norms
+from saeaudit.metrics.decoder_rows import (
+    SHARED,
+    TUNED_ONLY,
+    NormBins,
+    RelativeNorms,
+    decoder_bias,
+    norm_bins,
+    relative_norms,
+)
 from saeaudit.metrics.group_sums import N_GROUPS
 from saeaudit.metrics.latent_scaling import LatentEstimate, LatentScaling, ScalingSums
 from saeaudit.metrics.scaling_controls import MIN_FIRINGS, ControlledScaling, density_matched, median
@@ -56,6 +64,7 @@ class ExclusivityReport:
     Attributes:
         estimates: `beta_{error,reconstruction,activation}_{base,tuned}`, `nu_error`, `nu_reconstruction`.
         norms: relative decoder norms; 1 is tuned only.
+        bins: how many of the latents that fire have which relative norm, scaled units.
         firings: rows in which each latent fired.
         sum_squares: Σf².
         specific: both ratios are defined and below their thresholds.
@@ -64,6 +73,7 @@ class ExclusivityReport:
 
     estimates: Mapping[str, LatentEstimate]
     norms: RelativeNorms
+    bins: NormBins
     firings: Float[Tensor, " latent"]
     sum_squares: Float[Tensor, " latent"]
     specific: Bool[Tensor, " latent"]
@@ -118,6 +128,7 @@ class Exclusivity:
         return ExclusivityReport(
             estimates=estimates,
             norms=self._norms,
+            bins=norm_bins(self._norms.scaled[real.firings >= MIN_FIRINGS]),
             firings=real.firings,
             sum_squares=real.sum_squares,
             specific=_specific(estimates),
