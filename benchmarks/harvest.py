@@ -1,6 +1,7 @@
 """Paired truncated harvest against a plain loop over both models, on the embedded model and a shipped adapter.
 
-    python benchmarks/harvest.py [--small] [--layer 14] [--documents 32] [--repeats 9] [--threads N] [--json FILE]
+    python benchmarks/harvest.py [--small] [--layer 14] [--documents 32] [--repeats 9] [--threads N] [--peers [PYTHON]]
+                                 [--json FILE]
 
 Stages, alternated A B A B in one run, in float32 and, where the processor has bfloat16, in mixed precision:
 
@@ -8,28 +9,36 @@ Stages, alternated A B A B in one run, in float32 and, where the processor has b
   `output_hidden_states=True`; base rows and differences are kept in memory;
 - harvest: ours, on disk at the end;
 - bare forwards: the truncated forward passes of our batches and nothing else;
-- bare products: one product of the shape of the MLP, for the rate that the processor reaches.
+- bare products: one product of the shape of the MLP, for the rate that the processor reaches;
+- predicted: what `harvest_cost` and `flop_rate` expect of our harvest before it starts.
+
+With `--peers` also our harvest of one model against SAELens's store (`benchmarks/peers`), on contexts of equal length.
 
 Documents are neutral text cut at log-normal lengths. Ratios are taken round by round; nothing is asserted.
 """
 
 import argparse
 import copy
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from common import alternated, machine, markdown, quotients, sentence, spread, write
+from peers.harvest import against_saelens, table
+from peers.process import PYTHON
 from saeaudit.activations import (
     BASE,
     Document,
     HarvestConfig,
     TokenisedDocuments,
+    flop_rate,
     forward_flop,
     harvest,
     harvest_cost,
@@ -45,6 +54,7 @@ from saeaudit.organisms.catalogue import shipped_adapter
 PLAIN_BATCH = 16
 GEMM_ROWS, GEMM_CALLS = 2048, 10
 MAX_LENGTH = 512
+UNREAD = ("bare products", "predicted")  # stages that read no tokens
 AIMS = {"plain loop / harvest": ">= 2.5", "harvest / bare forwards": "<= 1.15"}
 
 
@@ -82,6 +92,10 @@ class Work:
             for loaded in self.models.values():
                 with torch.no_grad():
                     run_blocks(loaded.model, ids, mask, self.layer + 1)
+
+    def predicted_seconds(self) -> float:
+        sites = [site_name(self.layer)]
+        return harvest_cost(self.models, self.documents, sites).flop / flop_rate(self.models, self.documents, sites)
 
     def plain_flop(self) -> int:
         """FLOP of the plain loop, output head included."""
@@ -145,7 +159,11 @@ def measure(works: dict[str, Work], *, warmups: int, repeats: int) -> dict[str, 
             (precision, "bare products"): bare_products(dtype, config.hidden_size, config.intermediate_size),
         }
     seconds = alternated(competitors, warmups=warmups, repeats=repeats)
-    return {p: {stage: values for (q, stage), values in seconds.items() if q == p} for p in works}
+    return {
+        p: {stage: values for (q, stage), values in seconds.items() if q == p}
+        | {"predicted": [work.predicted_seconds() for _ in range(repeats)]}
+        for p, work in works.items()
+    }
 
 
 def ratios(works: dict[str, Work], seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
@@ -158,11 +176,45 @@ def ratios(works: dict[str, Work], seconds: dict[str, dict[str, list[float]]]) -
         found[precision] = {
             "plain loop / harvest": quotients(s["plain loop"], s["harvest"]),
             "harvest / bare forwards": quotients(s["harvest"], s["bare forwards"]),
+            "harvest / predicted": quotients(s["harvest"], s["predicted"]),
             "share of the bare products' rate": quotients(at_full_rate, s["harvest"]),
             "float32 harvest / harvest": quotients(seconds["float32"]["harvest"], s["harvest"]),
             "float32 plain loop / harvest": quotients(seconds["float32"]["plain loop"], s["harvest"]),
         }
     return found
+
+
+def headline(found: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Return the two numbers to remember, each in the precision in which it is worse.
+
+    `ratio_to_plain_loop`: how many times faster than the plain loop. `share_of_bare_forward`: share of the speed of the
+    forward passes alone, 1 where nothing is lost.
+    """
+    medians = [{name: statistics.median(values) for name, values in by_name.items()} for by_name in found.values()]
+    return {
+        "ratio_to_plain_loop": min(m["plain loop / harvest"] for m in medians),
+        "share_of_bare_forward": min(1 / m["harvest / bare forwards"] for m in medians),
+    }
+
+
+def tables(result: dict[str, Any]) -> str:
+    """Return seconds and ratios as Markdown."""
+    seconds, found, n_read = result["seconds"], result["ratios"], result["n_read"]
+    stages = [
+        (precision, stage, spread(values), "" if stage in UNREAD else spread([n_read / t for t in values], 0))
+        for precision, by_stage in seconds.items()
+        for stage, values in by_stage.items()
+    ]
+    names = found["float32"]
+    rows = [(name, *(spread(found[p][name]) for p in found), AIMS.get(name, "")) for name in names]
+    return "\n".join(
+        [
+            "Median (min-max) of the rounds; a token counts once for each model that reads it.\n",
+            markdown(["precision", "stage", "seconds", "tokens/s"], stages),
+            markdown(["ratio", *found, "aim"], rows),
+            f"load afterwards {result['load_after']}",
+        ]
+    )
 
 
 def main() -> None:
@@ -172,6 +224,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peers", type=Path, nargs="?", const=PYTHON, metavar="PYTHON", help="of their environment")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -194,21 +247,15 @@ def main() -> None:
     seconds = measure(works, warmups=1, repeats=3 if options.small else options.repeats)
     found = ratios(works, seconds)
     n_read = len(work.models) * work.documents.n_tokens
-    stages = [
-        (precision, stage, spread(values), "" if stage == "bare products" else spread([n_read / t for t in values], 0))
-        for precision, by_stage in seconds.items()
-        for stage, values in by_stage.items()
-    ]
-    print("Median (min-max) of the rounds; a token counts once for each model that reads it.\n")
-    print(markdown(["precision", "stage", "seconds", "tokens/s"], stages))
-    names = found["float32"]
-    print(
-        markdown(["ratio", *works, "aim"], [(n, *(spread(found[p][n]) for p in works), AIMS.get(n, "")) for n in names])
-    )
-    after = machine()["load"]
-    print(f"load afterwards {after}")
-    result = {"machine": before, "load_after": after, "workload": workload, "seconds": seconds, "ratios": found}
+    result = {"machine": before, "load_after": machine()["load"], "workload": workload, "n_read": n_read}
+    result |= {"seconds": seconds, "ratios": found, **headline(found)}
+    print(tables(result))
     write(options.json, result)
+    if options.peers:
+        repeats = 3 if options.small else options.repeats
+        found = against_saelens(options.peers, layer=options.layer, small=options.small, repeats=repeats)
+        print(table(found))
+        write(options.json, result | {"against_saelens": found})
 
 
 if __name__ == "__main__":
