@@ -257,6 +257,15 @@ def test_importing_does_not_bring(package, foreign):
     assert not foreign & found
 
 
+def test_the_numerical_layers_bring_only_torch():
+    parts = ("dictionaries", "training", "metrics", "interop", "activations", "interventions")
+    script = f"import sys, {', '.join(f'saeaudit.{part}' for part in parts)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert "torch" in found
+    assert not {"transformers", "peft", "gguf", "datasets", "triton", "tensorboard", "sklearn"} & found
+
+
 MACHINE_PATH = re.compile(r"(?<![\w./~$}>-])/(?:work|root|tmp|home/\w+|Users/\w+|mnt|var/tmp)(?:/|\b)")
 # Files in which such a path is meant, and why.
 PATHS_MEANT: dict[str, str] = {"tests/test_architecture.py": "the rule itself"}
