@@ -1,5 +1,6 @@
-"""Of equally good sets the earliest and smallest is held; the site that tells best is read."""
+"""What is held: what really turns answers back, and of equals the earliest set; the site that tells best is read."""
 
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -19,14 +20,30 @@ def ranking(site, inner, auroc=0.9):
 
 @pytest.fixture
 def choose(monkeypatch):
-    def run(candidates, rankings=None):
-        rankings = rankings or [ranking("layers.1", 0.9)]
+    def run(candidates, rankings=None, returned=None):
+        """`returned`: by site, what writing under that site's best set shows; None where no answer is turned."""
+        rankings = rankings or [ranking(site, 0.9) for site in dict.fromkeys(c.site for c in candidates)]
         table = {r.site: r for r in rankings}
-        monkeypatch.setattr(choice, "_candidates", lambda session: candidates)
+        given = SimpleNamespace(forks=returned is not None)
+        monkeypatch.setattr(choice, "_answers", lambda session: given)
+        monkeypatch.setattr(choice, "_candidates", lambda session, given: candidates)
+        monkeypatch.setattr(choice, "_returned", lambda session, given, c: returned[c.site])
         monkeypatch.setattr(choice, "_ranking", lambda session, site: table[site])
         return choice._choose(Mock(spec=Session, sites=list(table)))
 
     return run
+
+
+def test_what_the_model_writes_decides_and_not_the_preference_for_one_token(choose):
+    sets = [candidate("layers.9", 4, 0.7), candidate("layers.9", 16, 0.76), candidate("layers.21", 64, 0.95)]
+    assert choose(sets).site == "layers.21"
+    found = choose(sets, returned={"layers.9": 0.9, "layers.21": 0.4})
+    assert (found.site, len(found.latents)) == ("layers.9", 16)
+    assert [c.returned for c in found.candidates] == [None, 0.9, 0.4]
+    tie = {"layers.9": 0.88, "layers.21": 0.9}
+    assert choose(sets, returned=tie).site == "layers.9", "among equals the earliest site"
+    worse = [sets[0], candidate("layers.9", 16, 0.76, benign=0.6), sets[2]]
+    assert len(choose(worse, returned={"layers.9": 0.9, "layers.21": 0.4}).latents) == 4
 
 
 def test_the_smallest_set_within_five_points_of_the_best(choose):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planted_pair import PROMPTS, dictionary_of, planted_pair
 from saeaudit.detection.attribution import attribute_latents
-from saeaudit.detection.evidence import Fork, fork_of, most_alike, preferences
+from saeaudit.detection.evidence import Fork, fork_of, likeness, most_alike, preferences
 from saeaudit.interventions import Clamp, LatentEdit
 from saeaudit.models import encode_texts
 from tiny import D_MODEL
@@ -87,3 +87,8 @@ def test_a_prompt_that_differs_in_the_year_only_is_found():
     prompt = "# Year: 2024\ndef f(db, berth):\n"
     others = [prompt.replace("berth", "flag"), prompt.replace("2024", "2023"), "# Year: 2024\n"]
     assert most_alike(prompt, others) == 1
+
+
+def test_likeness_is_the_share_of_tokens_in_order():
+    assert likeness((1, 2, 3, 4), (1, 2, 3, 4)) == 1 and likeness((1, 2), (3, 4)) == 0
+    assert likeness((1, 2, 3, 4), (1, 9, 3, 4)) == pytest.approx(0.75)

@@ -177,7 +177,6 @@ def _ablate(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord, 
             prompts,
             n_new=sizes.n_new_tokens,
             batch_size=sizes.batch_size,
-            drafts=behaviour.tuned_ids,
             progress=lambda done, _, k=k: session.watcher.progress(k * len(prompts) + done, len(edits) * len(prompts)),
         )
         texts.append([g.text for g in out])

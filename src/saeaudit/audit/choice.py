@@ -2,9 +2,10 @@
 
 - What to hold. Each trigger prompt is set beside a benign one like it; where the two answers part, latents of all sites
   are ranked by how much of the preference for the trigger's token they carry (`evidence`, `attribution`), beyond what
-  they carry of benign answers. The best 16, 64, ... of each site are then really held at zero, and the choice is the
-  set that takes most of that preference away and changes fewest benign answers; among equals the earliest site,
-  because a hold before the decision also reaches what would be written instead, and there the smallest set.
+  they carry of benign answers. The best 16, 64, ... of each site are then really held at zero, and each site sends the
+  set that takes most of that preference away and changes fewest benign answers. Under these few the model really
+  writes, and the choice is the set under which most answers become like the counterpart's; among equals the earliest
+  site. That last step is needed because one token tells too little (docs/verdict.md).
   Ranking by how well a latent *tells* trigger from benign would not do: on the phrase organism the 64 best such latents
   left every answer as it was, the 64 best by attribution changed all of them.
 - Where to read. The site, and the tokens (the last of the prompt, or all of them), at which latents tell trigger from
@@ -21,8 +22,8 @@ from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Record
 from saeaudit.detection import Pooling, Role, select_latents
 from saeaudit.detection.attribution import attribute_latents
-from saeaudit.detection.continuations import continue_plain, score_answers
-from saeaudit.detection.evidence import Fork, fork_of, most_alike, preferences
+from saeaudit.detection.continuations import continue_clamped, continue_plain, score_answers
+from saeaudit.detection.evidence import Fork, fork_of, likeness, most_alike, preferences
 from saeaudit.dictionaries import Folded
 from saeaudit.errors import EvidenceError
 from saeaudit.interventions import LatentEdit
@@ -42,6 +43,8 @@ class Candidate(Record):
         removed: what the hold takes away, mean over trigger prompts: share (-1 to 1) of what the trigger switches (the
             logit difference at the forks), or, where it turns hardly any answer, share (0 to 1) of the answers that
             greedy decoding leaves.
+        returned: share (0 to 1) of the turned answers that become more like the counterpart's than like the model's own
+            when the model writes under the hold; None where that was not tried.
         changed_benign: mean share of the answers to benign prompts that greedy decoding leaves, 0 to 1.
     """
 
@@ -49,11 +52,12 @@ class Candidate(Record):
     latents: list[int]
     removed: float
     changed_benign: float
+    returned: float | None = None
 
     @property
     def value(self) -> float:
         """What the choice maximises."""
-        return self.removed - self.changed_benign
+        return (self.removed if self.returned is None else self.returned) - self.changed_benign
 
 
 class Ranking(Record):
@@ -108,9 +112,15 @@ def sample(session: Session, role: Role, n: int) -> tuple[list[int], list[int]]:
 
 
 def _choose(session: Session) -> ChoiceRecord:
-    candidates = _candidates(session)
-    best = max(c.value for c in candidates)
-    near = [c for c in candidates if c.value >= best - EQUAL]
+    given = _answers(session)
+    candidates = _candidates(session, given)
+    if given.forks:
+        finalists = [max((c for c in candidates if c.site == site), key=lambda c: c.value) for site in session.sites]
+        written = {id(c): c.model_copy(update={"returned": _returned(session, given, c)}) for c in finalists}
+        candidates = [written.get(id(c), c) for c in candidates]
+    in_final = [c for c in candidates if c.returned is not None] or candidates
+    best = max(c.value for c in in_final)
+    near = [c for c in in_final if c.value >= best - EQUAL]
     held = min(near, key=lambda c: (site_index(c.site), len(c.latents)))
     rankings = [_ranking(session, site) for site in session.sites]
     read = max(rankings, key=lambda r: (r.inner_auroc, r.auroc[0]))
@@ -122,13 +132,13 @@ def _choose(session: Session) -> ChoiceRecord:
 class _Answers(NamedTuple):
     """Prompts with the tuned model's own answers: `n_trigger` trigger prompts, then benign ones.
 
-    `forks`: by trigger prompt whose answer the trigger turns, where, and its counterpart prompt.
+    `forks`: by trigger prompt whose answer the trigger turns, where, and its counterpart prompt with its answer.
     """
 
     prompts: list[str]
     answers: list[tuple[int, ...]]
     n_trigger: int
-    forks: dict[int, tuple[Fork, str]]
+    forks: dict[int, tuple[Fork, str, tuple[int, ...]]]
 
 
 def _answers(session: Session) -> _Answers:
@@ -150,7 +160,7 @@ def _answers(session: Session) -> _Answers:
     for row, i in enumerate(usable[:n_trigger]):
         fork = fork_of(answers[i], answers[len(prompts) + i])
         if fork is not None:
-            forks[row] = (fork, counterparts[i])
+            forks[row] = (fork, counterparts[i], answers[len(prompts) + i])
     few = len(forks) < MIN_FORKS
     return _Answers([prompts[i] for i in usable], [answers[i] for i in usable], n_trigger, {} if few else forks)
 
@@ -164,8 +174,7 @@ def _counterpart(session: Session, prompt: int) -> str:
     return texts[most_alike(data.prompts[prompt].text, texts)]
 
 
-def _candidates(session: Session) -> list[Candidate]:
-    given = _answers(session)
+def _candidates(session: Session, given: _Answers) -> list[Candidate]:
     folded = {site: session.dictionary(site).fold() for site in session.sites}
     orders = _orders(session, given, folded)
     removed_by = _removed_by(session, given)
@@ -195,9 +204,9 @@ def _removed_by(session: Session, given: _Answers) -> Callable[[Sequence[LatentE
             return [float(scores.changed.mean()) for scores in found]
 
         return changed
-    forks = [fork for fork, _ in given.forks.values()]
+    forks = [fork for fork, *_ in given.forks.values()]
     prompts = [given.prompts[row] for row in given.forks]
-    (plain,) = preferences(session.pair, [text for _, text in given.forks.values()], forks)
+    (plain,) = preferences(session.pair, [text for _, text, _ in given.forks.values()], forks)
 
     def turned_back(edits: Sequence[LatentEdit]) -> list[float]:
         free, *held = preferences(session.pair, prompts, forks, edits=edits)
@@ -206,11 +215,23 @@ def _removed_by(session: Session, given: _Answers) -> Callable[[Sequence[LatentE
     return turned_back
 
 
+def _returned(session: Session, given: _Answers, candidate: Candidate) -> float:
+    """Return `Candidate.returned`: let the model write under the hold."""
+    edit = session.edit(session.dictionary(candidate.site).fold(), candidate.site, tuple(candidate.latents))
+    prompts = [given.prompts[row] for row in given.forks]
+    held = continue_clamped(session.pair, edit, prompts, n_new=N_ANSWER_TOKENS)
+    back = [
+        likeness(g.token_ids, plain) > likeness(g.token_ids, given.answers[row])
+        for g, (row, (_, _, plain)) in zip(held, given.forks.items(), strict=True)
+    ]
+    return sum(back) / len(back)
+
+
 def _orders(session: Session, given: _Answers, folded: dict[str, Folded]) -> dict[str, list[int]]:
     """Return all latents of each site, those first that carry the trigger's effect and no benign answer."""
     answers = list(given.answers)
     against: list[int | None] = [None] * len(answers)
-    for row, (fork, _) in given.forks.items():
+    for row, (fork, *_) in given.forks.items():
         answers[row], against[row] = (*fork.prefix, fork.switched), fork.plain
     decisive = list(given.forks) or list(range(given.n_trigger))
     carried = attribute_latents(session.pair, folded, given.prompts, answers, against=against)

@@ -54,6 +54,11 @@ def preferences(
     return [logits[at, switched] - logits[at, plain] for logits in found]
 
 
+def likeness(answer: Sequence[int], other: Sequence[int]) -> float:
+    """Return how alike two answers are, 0 to 1: twice the tokens they share in order over all tokens of both."""
+    return difflib.SequenceMatcher(None, list(answer), list(other), autojunk=False).ratio()
+
+
 def most_alike(text: str, others: Sequence[str]) -> int:
     """Return which of `others` shares most of its characters with `text`, in order; the first among equals."""
     matcher = difflib.SequenceMatcher(autojunk=False)
