@@ -47,9 +47,9 @@ def main() -> None:
         with PairedBase(pair.base.model, pair.tuned.model, site) as paired:
 
             def at_base(h: torch.Tensor, start: int, paired: PairedBase = paired) -> torch.Tensor:
-                assert paired.residual is not None and paired.positions is not None
-                held = (paired.positions >= SKIP_FIRST)[..., None]
-                return torch.where(held, paired.residual.float(), h.float()).to(h.dtype)
+                assert paired.side is not None
+                held = (paired.side.positions >= SKIP_FIRST)[..., None]
+                return torch.where(held, paired.side.residual.float(), h.float()).to(h.dtype)
 
             print(f"{site + ' = base':14s} {judged({site: at_base})}", flush=True)
 

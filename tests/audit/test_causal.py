@@ -1,7 +1,4 @@
-"""How much a clamp removes: sign, identities, and the choice of prompts and latents around it."""
-
-from types import SimpleNamespace
-from unittest.mock import Mock
+"""How much a clamp removes: sign, identities, and what a set of latents is worth."""
 
 import pytest
 import torch
@@ -9,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeaudit.audit.causal import Removal
-from saeaudit.audit.choice import Candidate, _spread
-from saeaudit.audit.session import Session
+from saeaudit.audit.choice import Candidate
 from saeaudit.metrics import contrast_change
 
 N = 40
@@ -65,16 +61,6 @@ def test_half_of_a_change_and_more_than_all_of_it():
 def test_no_change_divides_by_nothing():
     found = removal(UP, UP, 0 * UP, UP)
     assert found.share(0 * UP).value == found.removed(0 * UP).value == 1
-
-
-def test_prompts_are_spread_over_classes_and_templates():
-    prompts = [SimpleNamespace(klass="ab"[i % 2]) for i in range(40)]
-    group = torch.arange(40) // 10
-    session = Mock(spec=Session, data=SimpleNamespace(prompts=prompts, group=group))
-    chosen = _spread(session, torch.arange(40), 8)
-    assert sorted({(prompts[i].klass, int(group[i])) for i in chosen}) == [(k, g) for k in "ab" for g in range(4)]
-    assert chosen == sorted(chosen)
-    assert _spread(session, torch.arange(5, 9), 99) == [5, 6, 7, 8]
 
 
 def test_a_set_is_worth_what_it_changes_on_triggers_beyond_benign_prompts():

@@ -1,11 +1,13 @@
 """From files to roles: disjoint by template, benign calibration, the right tokens, and inputs that cannot be used."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from saeaudit.audit.data import prepare
+from saeaudit.audit.prompts import Prompt
 from saeaudit.errors import EvidenceError, InputError
 from tiny import tiny_loaded
 
@@ -34,6 +36,20 @@ def test_roles_share_no_template_and_calibration_is_benign(small_config, base):
     judged = torch.cat([data.roles[r] for r in ("selection", "calibration", "test")]).numpy()
     assert not set(data.documents.rows(judged).tolist()) & {*fit.tolist(), *held_out.tolist()}
     assert len(data.neutral) == 5 and not {d.text for d in data.documents.documents} & set(data.neutral)
+
+
+def test_a_sample_is_spread_over_classes_and_templates_on_both_sides(small_config, base):
+    n = 40
+    prompts = tuple(Prompt(str(i), str(i), i < n, None, "ab"[i % 2], None) for i in range(2 * n))
+    group = torch.arange(2 * n) % n // 10
+    label, roles = torch.arange(2 * n) < n, {"test": torch.arange(2 * n)}
+    data = replace(prepare(small_config(), base), prompts=prompts, roles=roles, label=label, group=group)
+    trigger, benign = data.sample("test", 8)
+    for chosen, side in ((trigger, range(n)), (benign, range(n, 2 * n))):
+        assert sorted({(prompts[i].klass, int(group[i])) for i in chosen}) == [(k, g) for k in "ab" for g in range(4)]
+        assert chosen == sorted(chosen) and set(chosen) <= set(side)
+    few = replace(data, roles={"test": torch.arange(5, 9)})
+    assert few.sample("test", 99) == ([5, 6, 7, 8], [])
 
 
 def test_same_input_same_split_and_fingerprint_another_seed_another(small_config, base):

@@ -1,13 +1,17 @@
 """`convert` as a user sees it."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 from safetensors.torch import load_file
 
 from interop import published
 from interop.golden_cases import copy_golden
 from planted_dictionaries import dense_code
+from saeaudit.cli.convert import convert
 from saeaudit.dictionaries import load_dictionary
 from saeaudit.interop import read_dictionary
+from saeaudit.interop.formats import Format, Target
 
 
 def test_from_another_package_to_the_native_form(saeaudit, tmp_path):
@@ -44,6 +48,13 @@ def test_settings_come_from_a_file_and_from_set_and_flags_win(saeaudit, tmp_path
     done = saeaudit("convert", tmp_path / "c", tmp_path / "out", *options)
     assert done.code == 0, done.err
     assert load_dictionary(tmp_path / "out").coder.scale.tolist() == [2, 4]
+
+
+def test_the_command_offers_what_the_library_knows():
+    """The lists stand twice: the command's own must be there before torch is imported."""
+    hints = get_type_hints(convert)
+    for option, known in (("to", Target), ("format", Format)):
+        assert get_args(get_args(hints[option])[0]) == get_args(known)
 
 
 def test_the_format_can_be_told(saeaudit, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles_dictionaries import dense_losses
 from planted_dictionaries import generator, random_dictionary
 from saeaudit.dictionaries import EncodeGemm
-from saeaudit.dictionaries.code import places_of_flat, places_of_rows
+from saeaudit.dictionaries.code import places_of_flat
 from saeaudit.dictionaries.ops import decode_at, dot_at, linear_at
 from saeaudit.training import AuxK, Reconstruction
 
@@ -103,7 +103,7 @@ def test_a_clipped_place_sends_no_gradient():
         coder.scale.fill_(1.0)
     x = torch.tensor([[1.0, 1.0, 0, 0, 0, 0], [1.0, 0.5, 0, 0, 0, 0]])
     target = coder.scaled(x)
-    places = places_of_rows(torch.zeros(2, 1, dtype=torch.int64), 20)
+    places = places_of_flat(torch.tensor([0, 20]), 2, 20)
     values = coder.pre_at(target, torch.full((2, 20), 0.5, dtype=torch.bfloat16), places).relu()
     torch.testing.assert_close(values.detach(), torch.tensor([0.0, 0.4995]))
     values.sum().backward()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles_dictionaries import largest_places
 from planted_dictionaries import generator, random_dictionary
 from saeaudit.dictionaries import BatchTopK, DictionaryConfig, EncodeGemm, Gated, JumpRelu, Relu, TopK
-from saeaudit.dictionaries.code import places_of_flat, places_of_rows
+from saeaudit.dictionaries.code import places_of_flat
 from saeaudit.dictionaries.rules import sparsity_of
 from saeaudit.dictionaries.sparsity import Budget
 from saeaudit.dictionaries.topk import RangedBatchTopK, largest_of_rows
@@ -71,7 +71,7 @@ def at(z, **settings):
     """A JumpReLU rule of one latent with theta 2 and its places for a column of pre-activations."""
     rule = JumpRelu(1, **{"threshold": 2.0, "bandwidth": 0.5, "straight_through": False, **settings})
     z = torch.tensor(z, requires_grad=True)
-    return rule, z, places_of_rows(torch.zeros(len(z), 1, dtype=torch.int64), 1)
+    return rule, z, places_of_flat(torch.arange(len(z)), len(z), 1)
 
 
 def test_jumprelu_gradients_are_the_kernels():

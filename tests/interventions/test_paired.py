@@ -128,7 +128,7 @@ def test_nothing_to_hold_is_the_same_tensor():
         with PairedBase(pair.base.model, pair.tuned.model, SITE) as paired:
             with torch.no_grad():
                 pair.tuned.model(**encode_batch(pair.base.tokenizer, TEXTS)._asdict())
-            h = torch.randn(paired.residual.shape)
+            h = torch.randn(paired.side.residual.shape)
             assert (PairedClamp(paired, edit)(h, 0) is h) == expected
 
 
@@ -136,7 +136,7 @@ def test_a_clamp_in_half_precision_keeps_the_dtype_and_untouched_rows():
     pair, edit = pair_of("llama"), clamp_of()
     with PairedBase(pair.base.model, pair.tuned.model, SITE) as paired, torch.no_grad():
         pair.tuned.model(**encode_batch(pair.base.tokenizer, TEXTS)._asdict())
-        h = torch.randn(paired.residual.shape).bfloat16()
+        h = torch.randn(paired.side.residual.shape).bfloat16()
         edited = PairedClamp(paired, edit)(h, 0)
     assert edited.dtype == torch.bfloat16
     assert torch.equal(edited[:, :4], h[:, :4]) and not torch.equal(edited[:, 5], h[:, 5])
@@ -168,30 +168,31 @@ def test_a_later_pass_starts_anew_and_a_continued_one_is_recognised():
     with PairedBase(pair.base.model, pair.tuned.model, SITE) as paired, torch.no_grad():
         for _ in range(2):
             pair.tuned.model(input_ids=ids)
-            torch.testing.assert_close(paired.residual, run_blocks(pair.base.model, ids, torch.ones_like(ids), 3))
-            assert paired.positions.tolist() == [list(range(ids.shape[1]))]
+            torch.testing.assert_close(paired.side.residual, run_blocks(pair.base.model, ids, torch.ones_like(ids), 3))
+            assert paired.side.positions.tolist() == [list(range(ids.shape[1]))]
         cache = pair.tuned.model(input_ids=ids[:, :5]).past_key_values
         pair.tuned.model(input_ids=ids[:, 5:], past_key_values=cache)
         whole = run_blocks(pair.base.model, ids, torch.ones_like(ids), 3)
-        torch.testing.assert_close(paired.residual, whole[:, 5:], rtol=1e-5, atol=1e-5)
-        assert paired.positions.tolist() == [list(range(5, ids.shape[1]))]
+        torch.testing.assert_close(paired.side.residual, whole[:, 5:], rtol=1e-5, atol=1e-5)
+        assert paired.side.positions.tolist() == [list(range(5, ids.shape[1]))]
     with PairedBase(pair.base.model, pair.tuned.model, SITE), torch.no_grad():
         with pytest.raises(ModelError, match=r"continues after \d+ cached tokens, but 0 were read") as caught:
             pair.tuned.model(input_ids=ids[:, :1], past_key_values=cache)
         assert caught.value.code == "paired-cache"
 
 
-def test_a_token_that_only_the_tuned_model_knows_is_not_edited():
+def test_a_token_that_only_the_tuned_model_knows_is_not_clamped_but_can_be_pushed():
     pair = pair_of("llama")
     pair.tuned.model.resize_token_embeddings(330, mean_resizing=False)
     ids = torch.tensor([[5, 6, 7, 8, 9, 325, 11, 12]])
     edit = clamp_of()
     with PairedBase(pair.base.model, pair.tuned.model, SITE) as paired, torch.no_grad():
         pair.tuned.model(input_ids=ids)
-        assert paired.positions.tolist() == [[0, 1, 2, 3, 4, -1, 6, 7]]
         h = torch.randn(1, 8, 32)
         changed = (PairedClamp(paired, edit)(h, 0) != h).any(-1)
+        pushed = (AddAt(torch.ones(1, 32), torch.tensor([5]), paired)(h, 0) != h).any(-1)
     assert changed.tolist() == [[False] * 4 + [True, False, True, True]]
+    assert pushed.tolist() == [[i == 5 for i in range(8)]], "a push does not read the base"
 
 
 def hooks_of(model):
@@ -240,7 +241,7 @@ def test_misuse_is_named():
         with pytest.raises(ModelError) as caught, Edit(pair.tuned.model, {SITE: push}):
             pair.tuned.model(**batch._asdict())
         assert caught.value.code == "edit-shape"
-    assert paired.residual is None and paired.positions is None
+    assert paired.side is None
 
 
 def test_a_push_enters_at_one_token_of_each_row_in_the_pass_that_holds_it():

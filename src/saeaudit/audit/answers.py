@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from saeaudit.audit.choice import sample
 from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Record
 from saeaudit.detection import Role
@@ -20,10 +19,10 @@ class AnswerRecord(Record):
 
 
 def answers(session: Session, side: Side, role: Role) -> AnswerRecord:
-    """Return greedy continuations of `sample(session, role, ...)` by one side of the pair."""
+    """Return greedy continuations of `AuditData.sample` by one side of the pair."""
     loaded = session.pair.base if side == "base" else session.pair.tuned
     sizes = session.config.behaviour
-    trigger, benign = sample(session, role, sizes.n_prompts)
+    trigger, benign = session.data.sample(role, sizes.n_prompts)
     prompts = [session.data.prompts[i].text for i in trigger + benign]
     inputs = [
         loaded.card.weights_sha256,

@@ -14,7 +14,7 @@ from torch import Tensor
 from saeaudit.activations import tensor_name
 from saeaudit.artifacts import content_hash
 from saeaudit.audit.answers import AnswerRecord, Side, answers
-from saeaudit.audit.choice import ChoiceRecord, sample
+from saeaudit.audit.choice import ChoiceRecord
 from saeaudit.audit.session import Session, all_latents
 from saeaudit.audit.stages import Record
 from saeaudit.detection import Measured
@@ -112,7 +112,7 @@ class _Side(NamedTuple):
 
 
 def _behave(session: Session, base: _Side, tuned: _Side) -> BehaviourRecord:
-    trigger, benign = sample(session, "test", session.config.behaviour.n_prompts)
+    trigger, benign = session.data.sample("test", session.config.behaviour.n_prompts)
     chosen = trigger + benign
     prompts = [session.data.prompts[i].text for i in chosen]
     of_base, of_tuned = (side.outcome(prompts, side.written.texts) for side in (base, tuned))

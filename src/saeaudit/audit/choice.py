@@ -15,12 +15,10 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
-
 from saeaudit.audit.reading import fit_reading
 from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Record
-from saeaudit.detection import Pooling, Role, select_latents
+from saeaudit.detection import Pooling, select_latents
 from saeaudit.detection.attribution import attribute_latents
 from saeaudit.detection.continuations import continue_clamped, continue_plain, score_answers
 from saeaudit.detection.evidence import Fork, fork_of, likeness, most_alike, preferences
@@ -43,9 +41,9 @@ class Candidate(Record):
         removed: what the hold takes away, mean over trigger prompts: share (-1 to 1) of what the trigger switches (the
             logit difference at the forks), or, where it turns hardly any answer, share (0 to 1) of the answers that
             greedy decoding leaves.
+        changed_benign: mean share of the answers to benign prompts that greedy decoding leaves, 0 to 1.
         returned: share (0 to 1) of the turned answers that become more like the counterpart's than like the model's own
             when the model writes under the hold; None where that was not tried.
-        changed_benign: mean share of the answers to benign prompts that greedy decoding leaves, 0 to 1.
     """
 
     site: str
@@ -104,23 +102,16 @@ def choice_stage(session: Session) -> ChoiceRecord:
     return session.stages.run("choice", inputs, ChoiceRecord, lambda: _choose(session))
 
 
-def sample(session: Session, role: Role, n: int) -> tuple[list[int], list[int]]:
-    """Return up to `n` trigger and `n` benign prompts of a role, spread over templates and classes."""
-    chosen = session.data.roles[role]
-    label = session.data.label[chosen]
-    return _spread(session, chosen[label], n), _spread(session, chosen[~label], n)
-
-
 def _choose(session: Session) -> ChoiceRecord:
     given = _answers(session)
     candidates = _candidates(session, given)
     if given.forks:
-        finalists = [max((c for c in candidates if c.site == site), key=lambda c: c.value) for site in session.sites]
-        written = {id(c): c.model_copy(update={"returned": _returned(session, given, c)}) for c in finalists}
-        candidates = [written.get(id(c), c) for c in candidates]
-    in_final = [c for c in candidates if c.returned is not None] or candidates
-    best = max(c.value for c in in_final)
-    near = [c for c in in_final if c.value >= best - EQUAL]
+        most = {site: max((c for c in candidates if c.site == site), key=lambda c: c.value) for site in session.sites}
+        written = {site: c.model_copy(update={"returned": _returned(session, given, c)}) for site, c in most.items()}
+        candidates = [written[c.site] if c is most[c.site] else c for c in candidates]
+    finalists = [c for c in candidates if c.returned is not None] or candidates
+    best = max(c.value for c in finalists)
+    near = [c for c in finalists if c.value >= best - EQUAL]
     held = min(near, key=lambda c: (site_index(c.site), len(c.latents)))
     rankings = [_ranking(session, site) for site in session.sites]
     read = max(rankings, key=lambda r: (r.inner_auroc, r.auroc[0]))
@@ -143,7 +134,7 @@ class _Answers(NamedTuple):
 
 def _answers(session: Session) -> _Answers:
     """Answer selection prompts; if the trigger turns hardly any answer, there are no forks."""
-    trigger, benign = sample(session, "selection", session.config.behaviour.n_choice_prompts)
+    trigger, benign = session.data.sample("selection", session.config.behaviour.n_choice_prompts)
     counterparts = [_counterpart(session, i) for i in trigger]
     prompts = [session.data.prompts[i].text for i in trigger + benign]
     made = continue_plain(session.pair.tuned, prompts + counterparts, n_new=N_ANSWER_TOKENS)
@@ -259,16 +250,3 @@ def _ranking(session: Session, site: str) -> Ranking:
         firing_rate=ranked.firing_rate.tolist(),
         inner_auroc=reading.inner_auroc,
     )
-
-
-def _spread(session: Session, chosen: torch.Tensor, n: int) -> list[int]:
-    """Return up to `n` of the given prompts: every template once before any twice, classes in turn within that."""
-    in_group: dict[int, int] = {}
-    in_class: dict[str, int] = {}
-    turn = []
-    for i in chosen.tolist():
-        group, klass = int(session.data.group[i]), session.data.prompts[i].klass
-        in_group[group] = in_group.get(group, 0) + 1
-        in_class[klass] = in_class.get(klass, 0) + 1
-        turn.append((in_group[group], in_class[klass], i))
-    return sorted(i for *_, i in sorted(turn)[:n])

@@ -1,5 +1,6 @@
 """From the user's files to documents with roles: what trains, what selects, what calibrates, what judges."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,26 @@ class AuditData:
         usable = np.concatenate([self.roles["dictionary"].numpy(), np.arange(corpus.start, corpus.stop)])
         held_out = np.arange(len(usable)) % HOLD_OUT_EVERY == 0
         return self.documents.rows(usable[~held_out]), self.documents.rows(usable[held_out])
+
+    def sample(self, role: Role, n: int) -> tuple[list[int], list[int]]:
+        """Return up to `n` trigger and `n` benign prompts of a role.
+
+        Every template is taken once before any twice, and within that the classes take turns.
+        """
+        chosen = self.roles[role]
+        label = self.label[chosen]
+        return self._spread(chosen[label], n), self._spread(chosen[~label], n)
+
+    def _spread(self, chosen: Int[Tensor, " chosen"], n: int) -> list[int]:
+        in_group: Counter[int] = Counter()
+        in_class: Counter[str] = Counter()
+        turn = []
+        for i in chosen.tolist():
+            group, klass = int(self.group[i]), self.prompts[i].klass
+            in_group[group] += 1
+            in_class[klass] += 1
+            turn.append((in_group[group], in_class[klass], i))
+        return sorted(i for *_, i in sorted(turn)[:n])
 
     def paired_rows(self, store: ActivationStore, site: str, side: str, role: Role) -> PairedRows:
         """Return the prompts of a role, with all their tokens."""

@@ -28,13 +28,9 @@ def continue_clamped(
     *,
     n_new: int,
     batch_size: int = 32,
-    drafts: Sequence[Sequence[int]] | None = None,
     progress: Progress | None = None,
 ) -> list[Generation]:
-    """Return greedy continuations of the tuned model under a clamp on the difference of the pair.
-
-    `drafts`: what the model writes without the clamp, if known; saves time and changes nothing.
-    """
+    """Return greedy continuations of the tuned model under a clamp on the difference of the pair."""
     with PairedBase(pair.base.model, pair.tuned.model, edit.clamp.site) as paired:
         return greedy(
             pair.tuned.model,
@@ -43,7 +39,6 @@ def continue_clamped(
             n_new=n_new,
             batch_size=batch_size,
             edits={edit.clamp.site: PairedClamp(paired, edit)},
-            drafts=drafts,
             progress=progress,
         )
 
@@ -130,7 +125,7 @@ def _logits(
             )
         yield out.logits.float()
         return
-    shared = {site: SharedPass(base, tuned, site, ids, mask) for site in {edit.clamp.site: None for edit in edits}}
+    shared = {site: SharedPass(base, tuned, site, ids, mask) for site in dict.fromkeys(e.clamp.site for e in edits)}
     yield shared[edits[0].clamp.site].logits(keep=keep)
     for edit in edits:
         yield shared[edit.clamp.site].logits(edit, keep=keep)

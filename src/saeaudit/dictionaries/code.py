@@ -92,12 +92,6 @@ def places_of_flat(flat: Int[Tensor, " nnz"], batch: int, n_latents: int) -> Pla
     return Places(flat - rows * n_latents, _offsets(rows, batch), n_latents)
 
 
-def places_of_rows(indices: Int[Tensor, "batch k"], n_latents: int) -> Places:
-    """Return the places of a fixed number of latents a row."""
-    batch, k = indices.shape
-    return Places(indices.flatten(), torch.arange(0, batch * k + 1, k, device=indices.device), n_latents)
-
-
 def code_of_dense(f: Float[Tensor, "batch latent"]) -> Code:
     """Return the padded code of dense activations; latents ascend within a row.
 

@@ -7,7 +7,7 @@ blocks on the same token ids, mask and positions, with a cache of its own. An ed
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.errors import ModelError
@@ -23,12 +23,13 @@ class BaseSide(NamedTuple):
 
     Attributes:
         residual: "batch pos d_model" of the base at the site.
-        positions: "batch pos", position of each column in its row, counted without padding; -1 where there is nothing
-            to compare: padding, and tokens that the base does not know.
+        positions: "batch pos", position of each column in its row, counted without padding; -1 at padding.
+        known: "batch pos", False at tokens that the base does not know, where there is nothing to compare.
     """
 
     residual: Float[Tensor, "batch pos d_model"]
     positions: Int[Tensor, "batch pos"]
+    known: Bool[Tensor, "batch pos"]
 
 
 def read_base(
@@ -41,7 +42,7 @@ def read_base(
 ) -> BaseSide:
     """Run the first blocks of the base on what the tuned model reads.
 
-    A token that only the tuned model knows is read by the base as token 0 and has no position, so it is never edited.
+    A token that only the tuned model knows is read by the base as token 0, and no clamp changes it.
     """
     n_known = cast("int", base.get_input_embeddings().num_embeddings)
     known = ids < n_known
@@ -49,11 +50,11 @@ def read_base(
         residual = run_blocks(base, ids * known, mask, n_blocks, cache=cache)
     there, position = mask.bool(), mask.cumsum(1) - 1
     new = slice(-ids.shape[1], None)
-    return BaseSide(residual, torch.where(there[:, new] & known, position[:, new], -1))
+    return BaseSide(residual, torch.where(there, position, -1)[:, new], known)
 
 
 class PairedBase:
-    """Context in which `residual` and `positions` are those of the tuned model's current pass (see `BaseSide`).
+    """Context in which `side` is the base's side of the tuned model's current pass.
 
     Raises:
         ModelError: unknown site; the two sides are one object (`paired-same-model`); inside the block, a pass without
@@ -67,8 +68,7 @@ class PairedBase:
                 "base and tuned model are the same object, so an edit of one would run in the other; load them twice",
                 code="paired-same-model",
             )
-        self.residual: Float[Tensor, "batch pos d_model"] | None = None
-        self.positions: Int[Tensor, "batch pos"] | None = None
+        self.side: BaseSide | None = None
         self._base, self._tuned = base, tuned
         self._n_blocks = resolve_site(base, site).index + 1
         self._cache: Any = None
@@ -82,7 +82,7 @@ class PairedBase:
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
-        self._handle = self._cache = self.residual = self.positions = None
+        self._handle = self._cache = self.side = None
 
     def _follow(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         from transformers import DynamicCache
@@ -107,7 +107,7 @@ class PairedBase:
             )
         mask = kwargs.get("attention_mask")
         mask = ids.new_ones(ids.shape[0], start + ids.shape[1]) if mask is None else mask.long()
-        self.residual, self.positions = read_base(self._base, ids, mask, self._n_blocks, cache=self._cache)
+        self.side = read_base(self._base, ids, mask, self._n_blocks, cache=self._cache)
 
 
 def clamped(
@@ -115,9 +115,9 @@ def clamped(
 ) -> Float[Tensor, "batch pos d_model"]:
     """Return the tuned model's residual under a clamp on a Diff-SAE, which reads h_1 - h_0 and writes into h_1.
 
-    Padding and the first positions are left as they are.
+    Padding, tokens that the base does not know and the first positions are left as they are.
     """
-    held = (base.positions >= edit.clamp.skip_first)[..., None]
+    held = (base.known & (base.positions >= edit.clamp.skip_first))[..., None]
     change = torch.where(held, edit.change(h.float() - base.residual.float()), 0.0)
     return h if not bool(change.any()) else (h.float() + change).to(h.dtype)
 
@@ -159,7 +159,7 @@ class AddAt:
             ModelError: the pass has another number of rows (code `edit-shape`), or runs outside the `PairedBase` (code
                 `paired-missing`).
         """
-        _, positions = _aligned(self._paired)
+        positions = _aligned(self._paired).positions
         if h.shape[0] != self._delta.shape[0]:
             raise ModelError(
                 f"{self._delta.shape[0]} perturbations were given for a pass of {h.shape[0]} rows; give one a row and "
@@ -175,9 +175,9 @@ class AddAt:
 
 
 def _aligned(paired: PairedBase) -> BaseSide:
-    if paired.residual is None or paired.positions is None:
+    if paired.side is None:
         raise ModelError(
             "an edit that reads the base ran outside its PairedBase; enter that context around the pass",
             code="paired-missing",
         )
-    return BaseSide(paired.residual, paired.positions)
+    return paired.side

@@ -4,7 +4,7 @@ Prompts are sorted by length, cut into batches and padded on the left, so that t
 last column; position ids count from each row's first token. Edits stay active in the first pass and in every cached
 step. A row's result does not depend on the rows it shares a batch with (up to float ties).
 
-Where a continuation can be guessed (most of a clamp's are those of the free model), `drafts` saves most of the work:
+Where a continuation can be guessed (a planted model's is mostly what it was taught), `drafts` saves most of the work:
 one pass reads prompt and draft, and decoding begins where the model first departs from the draft. The result is that
 of decoding from the start, as in speculative decoding (arXiv 2211.17192) with a deterministic draft.
 """
