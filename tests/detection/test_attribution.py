@@ -105,3 +105,16 @@ def test_models_are_left_without_gradients(planted, answers):
     attribute_latents(planted.pair, {planted.site: random_dictionary()}, PROMPTS[:1], answers[:1])
     parameters = [*planted.pair.base.model.parameters(), *planted.pair.tuned.model.parameters()]
     assert not any(p.requires_grad or p.grad is not None for p in parameters)
+
+
+@pytest.mark.parametrize("last_only", [False, True], ids=["answer", "last token against another"])
+def test_rows_that_share_a_pass_give_what_each_gives_alone(planted, answers, last_only):
+    prompts = ["a longer beginning before " * i + p for i, p in enumerate(PROMPTS)]
+    given = [a[: 1 + i % 4] for i, a in enumerate(answers)]
+    against = [(a[-1] + 1) % 50 for a in given] if last_only else None
+    sites = {"layers.1": random_dictionary(6, seed=3)}
+    alone, together = (
+        attribute_latents(planted.pair, sites, prompts, given, against=against, batch=n)["layers.1"] for n in (1, 3)
+    )
+    assert alone.abs().amax(1).min() > 1e-4
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)

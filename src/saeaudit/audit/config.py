@@ -51,7 +51,7 @@ class BehaviourSizes(_Section):
     clamp_counts: tuple[int, ...] = (16, 64, 256, 512)
     n_random_clamps: int = Field(default=2, ge=1)
     cost_documents: int = Field(default=16, ge=4)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=64, ge=1)
 
 
 class AuditConfig(_Section):

@@ -14,7 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saeaudit.dictionaries import Folded
-from saeaudit.models import Capture, Edit, EditFunction, Pair, encode_texts, run_blocks, site_index
+from saeaudit.models import (
+    Capture,
+    Edit,
+    EditFunction,
+    Pair,
+    encode_texts,
+    last_columns,
+    pad_rows,
+    position_ids,
+    run_blocks,
+    site_index,
+)
 
 
 def attribute_latents(
@@ -25,6 +36,7 @@ def attribute_latents(
     *,
     against: Sequence[int | None] | None = None,
     skip_first: int = 4,
+    batch: int = 8,
 ) -> dict[str, Float[Tensor, "row latent"]]:
     """Return, per site, each latent's contribution to the log-probability of each prompt's answer (nats).
 
@@ -38,26 +50,30 @@ def attribute_latents(
         against: another last token for some answers; there the contribution is to the log-probability of the answer's
             last token minus that of the other, instead of to that of the whole answer.
         skip_first: leading positions left out.
+        batch: rows a pass.
     """
     sites = sorted(dictionaries, key=site_index)
     rows = [p + list(a) for p, a in zip(encode_texts(pair.base.tokenizer, prompts), answers, strict=True)]
+    others = [None] * len(answers) if against is None else list(against)
     out: dict[str, list[Tensor]] = {site: [] for site in sites}
-    others = [None] * len(answers) if against is None else against
-    for ids, answer, other in zip(rows, answers, others, strict=True):
-        residuals = _gradients(pair, sites, torch.tensor([ids]), len(answer), other)
-        for site in sites:
-            delta, gradient = residuals[site]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        ids, mask = pad_rows([rows[i] for i in chosen], pad_id=0, side="left")
+        ends = [(len(answers[i]), others[i]) for i in chosen]
+        counted = mask.bool() & (mask.cumsum(1) > skip_first)
+        for site, (delta, gradient) in _gradients(pair, sites, ids, mask, ends).items():
             folded = dictionaries[site]
-            f = folded.activations(delta[skip_first:])
-            out[site].append((f * (gradient[skip_first:] @ folded.W_dec.T)).sum(0))
-    return {site: torch.stack(parts) for site, parts in out.items()}
+            for d, g, c in zip(delta, gradient, counted, strict=True):
+                out[site].append((folded.activations(d[c]) * (g[c] @ folded.W_dec.T)).sum(0))
+    back = torch.tensor(order).argsort()
+    return {site: torch.stack(parts)[back] for site, parts in out.items()}
 
 
 def _gradients(
-    pair: Pair, sites: Sequence[str], ids: Tensor, n_answer: int, other: int | None
-) -> dict[str, tuple[Float[Tensor, "pos d_model"], Float[Tensor, "pos d_model"]]]:
-    """Return (difference, gradient of what is attributed) at each site."""
-    mask = torch.ones_like(ids)
+    pair: Pair, sites: Sequence[str], ids: Tensor, mask: Tensor, ends: Sequence[tuple[int, int | None]]
+) -> dict[str, tuple[Float[Tensor, "row pos d_model"], Float[Tensor, "row pos d_model"]]]:
+    """Return (difference, gradient of what is attributed) at each site; `ends`: (length of the answer, against)."""
     with torch.no_grad(), Capture(pair.base.model, sites) as base:
         run_blocks(pair.base.model, ids, mask, site_index(sites[-1]) + 1)
     seen: dict[str, Tensor] = {}
@@ -72,15 +88,25 @@ def _gradients(
 
     with torch.enable_grad(), Edit(pair.tuned.model, {site: watch(site) for site in sites}):
         logits = pair.tuned.model(
-            input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=n_answer + 1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position_ids(mask),
+            use_cache=False,
+            logits_to_keep=last_columns(max(n for n, _ in ends) + 1),
         ).logits.float()
-        answer = ids[0, -n_answer:]
-        if other is None:
-            value = logits[0, :-1].log_softmax(-1).gather(1, answer[:, None]).sum()
-        else:
-            value = logits[0, -2, answer[-1]] - logits[0, -2, other]
+        # Rows do not see each other, so the gradient of the sum is each row's own.
+        value = torch.stack([_value(*row) for row in zip(logits, ids, ends, strict=True)]).sum()
         gradients = torch.autograd.grad(value, [seen[site] for site in sites])
     return {
-        site: (seen[site].detach()[0].float() - base.values[site][0].float(), gradient[0].float())
+        site: (seen[site].detach().float() - base.values[site].float(), gradient.float())
         for site, gradient in zip(sites, gradients, strict=True)
     }
+
+
+def _value(logits: Float[Tensor, "kept vocab"], ids: Tensor, end: tuple[int, int | None]) -> Float[Tensor, ""]:
+    """Return log-probability of a row's answer, or of its last token minus that of another."""
+    n_answer, other = end
+    answer = ids[-n_answer:]
+    if other is not None:
+        return logits[-2, answer[-1]] - logits[-2, other]
+    return logits[-n_answer - 1 : -1].log_softmax(-1).gather(1, answer[:, None]).sum()

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from saeaudit.interventions import LatentEdit, PairedBase, PairedClamp, SharedPass
 from saeaudit.metrics import token_kl
-from saeaudit.models import Generation, LoadedModel, Pair, encode_texts, greedy, pad_rows, position_ids
+from saeaudit.models import Generation, LoadedModel, Pair, encode_texts, greedy, last_columns, pad_rows, position_ids
 
 Progress = Callable[[int, int], None]
 
 
 def continue_plain(
-    loaded: LoadedModel, prompts: Sequence[str], *, n_new: int, batch_size: int = 32, progress: Progress | None = None
+    loaded: LoadedModel, prompts: Sequence[str], *, n_new: int, batch_size: int = 64, progress: Progress | None = None
 ) -> list[Generation]:
     """Return greedy continuations of one model."""
     return greedy(loaded.model, loaded.tokenizer, prompts, n_new=n_new, batch_size=batch_size, progress=progress)
@@ -27,7 +27,7 @@ def continue_clamped(
     prompts: Sequence[str],
     *,
     n_new: int,
-    batch_size: int = 32,
+    batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[Generation]:
     """Return greedy continuations of the tuned model under a clamp on the difference of the pair."""
@@ -121,7 +121,7 @@ def _logits(
                 attention_mask=mask,
                 position_ids=position_ids(mask),
                 use_cache=False,
-                logits_to_keep=keep,
+                logits_to_keep=last_columns(keep),
             )
         yield out.logits.float()
         return

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saeaudit.errors import ModelError
 from saeaudit.interventions.edits import LatentEdit
-from saeaudit.models import decoder, resolve_site, run_blocks
+from saeaudit.models import decoder, growing_cache, resolve_site, run_blocks
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -85,8 +85,6 @@ class PairedBase:
         self._handle = self._cache = self.side = None
 
     def _follow(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        from transformers import DynamicCache
-
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise ModelError(
@@ -96,8 +94,7 @@ class PairedBase:
         past = kwargs.get("past_key_values")
         start = 0 if past is None else int(past.get_seq_length())
         if start == 0:
-            # Without a configuration a cache keeps every key, also where the model reads a sliding window only.
-            self._cache = DynamicCache()
+            self._cache = growing_cache(self._base)
         followed = 0 if self._cache is None else int(self._cache.get_seq_length())
         if start != followed:
             raise ModelError(

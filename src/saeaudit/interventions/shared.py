@@ -13,7 +13,7 @@ from torch import Tensor
 from saeaudit.errors import ConfigError
 from saeaudit.interventions.edits import LatentEdit
 from saeaudit.interventions.paired import clamped, read_base
-from saeaudit.models import position_ids, resolve_site, resumed_at, run_blocks
+from saeaudit.models import last_columns, position_ids, resolve_site, resumed_at, run_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,6 +64,6 @@ class SharedPass:
                 attention_mask=self._mask,
                 position_ids=position_ids(self._mask),
                 use_cache=False,
-                logits_to_keep=keep,
+                logits_to_keep=last_columns(keep),
             )
         return output.logits.float()

@@ -2,6 +2,7 @@
 
 from saeaudit.models.adapter import ADAPTER_METADATA
 from saeaudit.models.blocks import run_blocks
+from saeaudit.models.cache import growing_cache
 from saeaudit.models.embedded import EMBEDDED, cache_directory, embedded_directory
 from saeaudit.models.generate import Generation, greedy
 from saeaudit.models.hooks import Capture, Edit, EditFunction
@@ -16,6 +17,7 @@ from saeaudit.models.tokens import (
     context_length,
     encode_batch,
     encode_texts,
+    last_columns,
     pad_id,
     pad_rows,
     position_ids,
@@ -44,6 +46,8 @@ __all__ = [
     "encode_batch",
     "encode_texts",
     "greedy",
+    "growing_cache",
+    "last_columns",
     "load_model",
     "load_pair",
     "make_card",

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from saeaudit.errors import ConfigError
+from saeaudit.models.cache import growing_cache
 from saeaudit.models.hooks import Edit, EditFunction
-from saeaudit.models.tokens import context_length, encode_texts, pad_id, pad_rows, position_ids
+from saeaudit.models.tokens import context_length, encode_texts, last_columns, pad_id, pad_rows, position_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -121,7 +122,11 @@ def _check(
     ids, mask = (t.to(model.device) for t in pad_rows(whole, pad_id=pad, side="left"))
     keep = max(map(len, guesses)) + 1
     logits = model(
-        input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False, logits_to_keep=keep
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        use_cache=False,
+        logits_to_keep=last_columns(keep),
     ).logits
     found = []
     for guess, chosen in zip(guesses, logits.argmax(-1).tolist(), strict=True):
@@ -138,7 +143,7 @@ def _decode(
     positions = position_ids(mask)
     ends = torch.tensor(sorted(stop), dtype=torch.int64, device=ids.device)
     done = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
-    cache, columns = None, []
+    cache, columns = growing_cache(model), []
     for _ in range(n_new):
         output = model(
             input_ids=ids,
@@ -146,7 +151,7 @@ def _decode(
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last_columns(1),
         )
         cache = output.past_key_values
         chosen: Tensor = output.logits[:, -1].argmax(-1)

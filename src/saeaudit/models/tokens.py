@@ -93,6 +93,18 @@ def position_ids(attention_mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch
     return (columns - first).clamp(min=0)
 
 
+def last_columns(n: int) -> int | Int[Tensor, " kept"]:
+    """Return what a model takes as `logits_to_keep` for the last `n` columns, or for all if `n` is 0.
+
+    Numbers and not a slice: a slice of the hidden states is not contiguous, and with frozen weights torch then reads
+    the output head once for every row of the batch.
+
+    >>> last_columns(3).tolist()
+    [-3, -2, -1]
+    """
+    return torch.arange(-n, 0) if n else 0
+
+
 def context_length(model: "PreTrainedModel") -> int:
     """Return the number of positions the model was made for (`max_position_embeddings`)."""
     return model.config.get_text_config().max_position_embeddings
