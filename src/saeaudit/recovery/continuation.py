@@ -120,9 +120,10 @@ class ClampedContinuation:
 
     def _scores(self, logits: Float[Tensor, "row token vocab"], item: Int[Tensor, " row"]) -> RowScores:
         answers, counted = self._answers[item], self._counted[item]
-        own = logits.gather(2, answers[..., None])[..., 0]
-        others = logits.scatter(2, answers[..., None], -torch.inf).amax(2)
-        margin = own - others
+        # Only two logits of a column carry gradient; that of a maximum over the vocabulary would pass over all of them.
+        rival = logits.detach().scatter(2, answers[..., None], -torch.inf).argmax(2)
+        own, other = logits.gather(2, torch.stack([answers, rival], 2)).unbind(2)
+        margin = own - other
         loss = (torch.relu(GOAL - margin) * counted).sum(1) / counted.sum(1)
         worst = torch.where(counted > 0, margin, torch.inf).amin(1)
         return RowScores(loss, worst)

@@ -19,7 +19,7 @@ from saeaudit.models import Generation, LoadedModel, Pair, context_length, encod
 
 Progress = Callable[[int, int], None]
 
-BATCH = 32
+BATCH = 64
 SLACK_TOKENS = 8
 
 
