@@ -26,7 +26,7 @@ from torch import Tensor
 
 from common import alternated, machine, markdown, quotients, sentence, spread, write
 from saeaudit.dictionaries import DictionaryConfig, EncodeGemm, Rule, build
-from saeaudit.dictionaries.code import Places, places_of_rows
+from saeaudit.dictionaries.code import Places, places_of_flat
 from saeaudit.dictionaries.kernels import reference, with_torch
 from saeaudit.dictionaries.kernels.choice import Kernels
 from saeaudit.statistics import SiteStatistics
@@ -109,7 +109,8 @@ def places_for(size: Size, device: torch.device) -> Places:
     """Return `k` latents a row, some of which fire far more often than others."""
     popularity = torch.rand(size.n_latents, device=device).pow(4).add(1e-6)
     indices = torch.multinomial(popularity.expand(size.batch, -1), size.k)
-    places = places_of_rows(indices.sort(1).values, size.n_latents)
+    rows = torch.arange(size.batch, device=device)[:, None]
+    places = places_of_flat((rows * size.n_latents + indices.sort(1).values).flatten(), size.batch, size.n_latents)
     _ = places.rows, places.by_latent  # once a step, for all sums
     return places
 

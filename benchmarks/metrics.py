@@ -1,9 +1,12 @@
-"""Three metrics against the way they are usually written: the same numbers, in one process, alternated.
+"""Four metrics against the way they are usually written: the same numbers, in one process, alternated.
 
     python benchmarks/metrics.py [--small] [--threads N] [--repeats 5] [--json FILE]
 
 - Latent scaling of a crosscoder: one pass for all latents, against a fit for every latent and target on the rows in
   which the latent fires, and against one encoding of the same rows.
+- Latent scaling with 500 bootstrap samples of groups of documents, from sums by group, with intervals. The usual way
+  draws the rows and fits from the start, without the intervals: every latent and target, or all of them in one pass. It
+  is run on 2 samples a round, and the fits on 1,024 latents; its time is multiplied.
 - BIS with 500 bootstrap samples: the threshold of every latent found anew in every sample. The usual way draws the rows
   and scores them from the start; it is run on 2 samples a round and its time multiplied.
 - AUROC of every latent at once, against scikit-learn's for a latent at a time, which is run on 1,024 latents and its
@@ -12,7 +15,9 @@
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from common import alternated, machine, markdown, quotients, sentence, spread, write
-from saeaudit.dictionaries import Code, DictionaryConfig, build
+from saeaudit.dictionaries import Code, Dictionary, DictionaryConfig, build
 from saeaudit.metrics import LatentScaling, ScalingSums, auroc_columns, bis_resamples, paper_bis, resample_weights
+from saeaudit.metrics.group_sums import N_GROUPS
 from saeaudit.seeds import torch_generator
 from saeaudit.statistics import StatisticsFitter
 from saeaudit.training import calibrate
@@ -44,46 +50,87 @@ def crosscoder(n_rows: int, d_model: int, n_latents: int, k: int):
     return dictionary.requires_grad_(False), x
 
 
-def one_pass(W: Tensor, code: Code, errors: Tensor, reconstructions: Tensor) -> Numbers:
-    own = {f"error_{side}": W[:, m] for m, side in enumerate(SIDES)}
-    scaling = LatentScaling(W[:, 1], [*own, *(f"reconstruction_{side}" for side in SIDES)], own=own)
-    for start in range(0, len(errors), BATCH):
-        rows = slice(start, start + BATCH)
-        parts = torch.cat([errors[rows], reconstructions[rows]], 1).unbind(1)
-        names = [f"{target}_{side}" for target in ("error", "reconstruction") for side in SIDES]
-        group = torch.arange(start, start + len(parts[0])) * 64 // len(errors)
-        scaling.update(Code(code.values[rows], code.indices[rows]), dict(zip(names, parts, strict=True)), group)
+@dataclass(frozen=True)
+class Parts:
+    """What latent scaling reads: decoder rows, the code, and the scaled rows of both targets, "row side d_model"."""
 
-    def betas(sums: ScalingSums) -> Numbers:
-        out = {}
-        for side in SIDES:
-            error, reconstruction = f"error_{side}", f"reconstruction_{side}"
-            out[error] = sums.beta(error, error=True)
-            out[reconstruction] = sums.beta(reconstruction)
-            out[f"activation_{side}"] = sums.beta(error, reconstruction)
-        return out
+    W: Tensor
+    code: Code
+    errors: Tensor
+    reconstructions: Tensor
 
+    def drawn(self, rows: Tensor) -> "Parts":
+        code = Code(self.code.values[rows], self.code.indices[rows])
+        return Parts(self.W, code, self.errors[rows], self.reconstructions[rows])
+
+    @cached_property
+    def f(self) -> Tensor:
+        """Activations "latent row" as a dense matrix."""
+        values, indices = self.code
+        return torch.zeros(len(values), len(self.W)).scatter_add_(1, indices, values).T.contiguous()
+
+
+def scaling_parts(dictionary: Dictionary, x: Tensor) -> Parts:
+    code, scale = dictionary.encode(x), float(dictionary.coder.scale[0])
+    x_hat = dictionary.decode(code)
+    bias = dictionary.decode(Code(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64)))
+    return Parts(dictionary.W_dec.detach().clone(), code, (x - x_hat) / scale, (x_hat - bias) / scale)
+
+
+def groups(n_rows: int) -> Tensor:
+    return torch.arange(n_rows) * N_GROUPS // n_rows
+
+
+def one_pass(parts: Parts) -> LatentScaling:
+    own = {f"error_{side}": parts.W[:, m] for m, side in enumerate(SIDES)}
+    scaling = LatentScaling(parts.W[:, 1], [*own, *(f"reconstruction_{side}" for side in SIDES)], own=own)
+    names = [f"{target}_{side}" for target in ("error", "reconstruction") for side in SIDES]
+    for rows in torch.arange(len(parts.errors)).split(BATCH):
+        part = parts.drawn(rows)
+        y = torch.cat([part.errors, part.reconstructions], 1).unbind(1)
+        scaling.update(part.code, dict(zip(names, y, strict=True)), groups(len(parts.errors))[rows])
+    return scaling
+
+
+def betas(sums: ScalingSums) -> Numbers:
+    out = {}
+    for side in SIDES:
+        error, reconstruction = f"error_{side}", f"reconstruction_{side}"
+        out[error] = sums.beta(error, error=True)
+        out[reconstruction] = sums.beta(reconstruction)
+        out[f"activation_{side}"] = sums.beta(error, reconstruction)
+    return out
+
+
+def values(scaling: LatentScaling) -> Numbers:
     return {name: found.value for name, found in scaling.estimates(betas, n_resamples=0, seed=0).items()}
 
 
-def a_fit_each(W: Tensor, code: Code, errors: Tensor, reconstructions: Tensor) -> Numbers:
-    f = torch.zeros(len(errors), len(W)).scatter_add_(1, code.indices, code.values)
-    names = [f"{target}_{side}" for side in SIDES for target in ("error", "reconstruction", "activation")]
-    out = {name: torch.full((len(W),), torch.nan, dtype=torch.float64) for name in names}
-    for j in range(len(W)):
-        rows = f[:, j].nonzero()[:, 0]
-        active, direction = f[rows, j], W[j, 1]
+def a_fit_each(parts: Parts, rows: Tensor, latents: Iterable[int]) -> Numbers:
+    """Return β "latent" of some latents on `rows`, which may have rows several times."""
+    found: dict[str, list[Tensor]] = {}
+    for j in latents:
+        f, direction = parts.f[j, rows], parts.W[j, 1]
+        fires, active = rows[f > 0], f[f > 0]
         whole = direction.square().sum() * active.square().sum()
         for m, side in enumerate(SIDES):
-            error, reconstruction = errors[rows, m], reconstructions[rows, m]
+            error, reconstruction = parts.errors[fires, m], parts.reconstructions[fires, m]
             targets = {
-                "error": error + torch.outer(active, W[j, m]),
+                "error": error + torch.outer(active, parts.W[j, m]),
                 "reconstruction": reconstruction,
                 "activation": error + reconstruction,
             }
             for name, y in targets.items():
-                out[f"{name}_{side}"][j] = (active @ (y @ direction)) / whole
-    return out
+                found.setdefault(f"{name}_{side}", []).append((active @ (y @ direction)) / whole)
+    return {name: torch.stack(betas) for name, betas in found.items()}
+
+
+def largest_difference(ours: Numbers, theirs: Numbers) -> float:
+    """Return the largest difference of any number; those that are not defined must be so on both sides."""
+    for name in theirs:
+        if not torch.equal(ours[name].isnan(), theirs[name].isnan()):
+            raise AssertionError(f"{name} is not defined for the same latents")
+    return max(float((ours[name] - theirs[name]).abs().nan_to_num().max()) for name in theirs)
 
 
 def latent_scaling(*, small: bool, repeats: int) -> dict[str, Any]:
@@ -91,27 +138,80 @@ def latent_scaling(*, small: bool, repeats: int) -> dict[str, Any]:
     if not small:
         shape = {"n_rows": 8192, "d_model": 576, "n_latents": 8192, "k": 64}
     dictionary, x = crosscoder(**shape)
-    code, scale = dictionary.encode(x), float(dictionary.coder.scale[0])
-    x_hat = dictionary.decode(code)
-    bias = dictionary.decode(Code(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64)))
-    parts = (dictionary.W_dec.detach().clone(), code, (x - x_hat) / scale, (x_hat - bias) / scale)
+    parts = scaling_parts(dictionary, x)
+    everything = torch.arange(len(x)), range(shape["n_latents"])
     competitors: dict[str, Callable[[int], object]] = {
-        "one pass": lambda _: one_pass(*parts),
-        "a fit each": lambda _: a_fit_each(*parts),
+        "one pass": lambda _: values(one_pass(parts)),
+        "a fit each": lambda _: a_fit_each(parts, *everything),
         "encode": lambda _: dictionary.encode(x),
     }
-    ours, theirs = one_pass(*parts), a_fit_each(*parts)
-    differ = max(float((ours[name] - theirs[name]).abs().nan_to_num().max()) for name in theirs)
+    differ = largest_difference(values(one_pass(parts)), a_fit_each(parts, *everything))
     seconds = alternated(competitors, warmups=1, repeats=repeats)
-    ratio = {name: quotients(seconds[name], seconds["one pass"]) for name in ("a fit each", "encode")}
     return {
         "what": "latent scaling",
         "shape": shape,
-        "timed": "all",
+        "timed": dict.fromkeys(("a fit each", "encode"), "all"),
         "seconds": seconds,
-        "ratio": ratio,
+        "ratio": {name: quotients(seconds[name], seconds["one pass"]) for name in ("a fit each", "encode")},
         "differ": differ,
     }
+
+
+def resampled_scaling(*, small: bool, repeats: int) -> dict[str, Any]:
+    shape = {"n_rows": 512, "d_model": 64, "n_latents": 1024, "k": 16}
+    if not small:
+        shape = {"n_rows": N_ROWS, "d_model": 576, "n_latents": 30_720, "k": 64}
+    n_rows, n_latents = shape["n_rows"], shape["n_latents"]
+    parts = scaling_parts(*crosscoder(**shape))
+    latents = range(0, n_latents, n_latents // min(N_ONE_BY_ONE, n_latents))
+    weights = resample_weights(torch.arange(N_GROUPS), n_resamples=N_SAMPLES, seed=0)[:, groups(n_rows)].long()
+
+    def drawn_rows(round_: int) -> list[Tensor]:
+        return [torch.repeat_interleave(w) for w in weights[round_ * N_DRAWN_ANEW :][:N_DRAWN_ANEW]]
+
+    def refitted(round_: int) -> list[Numbers]:
+        return [a_fit_each(parts, rows, latents) for rows in drawn_rows(round_)]
+
+    def passed_again(round_: int) -> list[Numbers]:
+        return [values(one_pass(parts.drawn(rows))) for rows in drawn_rows(round_)]
+
+    competitors: dict[str, Callable[[int], object]] = {
+        "sums by group": lambda _: one_pass(parts).estimates(betas, n_resamples=N_SAMPLES, seed=0),
+        "a fit each, drawn anew": refitted,
+        "one pass, drawn anew": passed_again,
+    }
+    ours, fits, passes = draws(one_pass(parts), N_DRAWN_ANEW), refitted(0), passed_again(0)
+    differ = max(largest_difference(*pair) for pair in zip(ours, passes, strict=True))
+    for found, fit in zip(ours, fits, strict=True):
+        differ = max(differ, largest_difference({name: beta[latents] for name, beta in found.items()}, fit))
+    seconds = alternated(competitors, warmups=0, repeats=repeats)
+    samples = f"{N_DRAWN_ANEW} of {N_SAMPLES} samples, multiplied"
+    timed = {
+        "a fit each, drawn anew": (f"{len(latents)} of {n_latents} latents in {samples}", n_latents / len(latents)),
+        "one pass, drawn anew": (samples, 1),
+    }
+    for name, (_, factor) in timed.items():
+        seconds[name] = [t * factor * N_SAMPLES / N_DRAWN_ANEW for t in seconds[name]]
+    return {
+        "what": "latent scaling, resampled",
+        "shape": shape | {"n_samples": N_SAMPLES},
+        "timed": {name: text for name, (text, _) in timed.items()},
+        "seconds": seconds,
+        "ratio": {name: quotients(seconds[name], seconds["sums by group"]) for name in timed},
+        "differ": differ,
+    }
+
+
+def draws(scaling: LatentScaling, n: int) -> list[Numbers]:
+    """Return β "latent" in each of the first `n` bootstrap samples."""
+    parts: list[Numbers] = []
+
+    def kept(sums: ScalingSums) -> Numbers:
+        parts.append(betas(sums))
+        return parts[-1]
+
+    scaling.estimates(kept, n_resamples=N_SAMPLES, seed=0)
+    return [{name: torch.cat([part[name][i] for part in parts]) for name in parts[0]} for i in range(1, n + 1)]
 
 
 def sparse_rows(n_latents: int) -> tuple[Tensor, Tensor]:
@@ -145,7 +245,7 @@ def isolation(*, small: bool, repeats: int) -> dict[str, Any]:
     return {
         "what": "BIS",
         "shape": {"n_rows": N_ROWS, "n_latents": n_latents, "n_samples": N_SAMPLES},
-        "timed": f"{N_DRAWN_ANEW} of {N_SAMPLES} samples, multiplied",
+        "timed": {"drawn anew": f"{N_DRAWN_ANEW} of {N_SAMPLES} samples, multiplied"},
         "seconds": seconds,
         "ratio": {"drawn anew": quotients(seconds["drawn anew"], seconds["one sort"])},
         "differ": differ,
@@ -172,7 +272,7 @@ def ranking(*, small: bool, repeats: int) -> dict[str, Any]:
     return {
         "what": "AUROC",
         "shape": {"n_rows": N_ROWS, "n_latents": n_latents},
-        "timed": f"{n_timed} of {n_latents} latents, multiplied",
+        "timed": {"a latent at a time": f"{n_timed} of {n_latents} latents, multiplied"},
         "seconds": seconds,
         "ratio": {"a latent at a time": quotients(seconds["a latent at a time"], seconds["all latents"])},
         "differ": differ,
@@ -191,7 +291,7 @@ def main() -> None:
     print(sentence(about))
     print("Median (min-max) of the rounds; 'timed' says what part of theirs was run.\n")
     settings = {"small": options.small, "repeats": 2 if options.small else options.repeats}
-    results = [latent_scaling(**settings), isolation(**settings), ranking(**settings)]
+    results = [measure(**settings) for measure in (latent_scaling, resampled_scaling, isolation, ranking)]
     rows = [
         (
             r["what"],
@@ -199,7 +299,7 @@ def main() -> None:
             name,
             spread(next(iter(r["seconds"].values()))),
             spread(r["seconds"][name]),
-            r["timed"],
+            r["timed"][name],
             spread(ratio, 1),
             f"{r['differ']:.0e}",
         )

@@ -1,12 +1,15 @@
 """Tokens a second of a whole training step: against dense autograd, or against other libraries.
 
     python benchmarks/train.py [--small] [--threads N] [--repeats 9] [--precision auto] [--json FILE]
+    python benchmarks/train.py --dead SHARE [SHARE ...] [--threads N] [--repeats 9] [--precision auto] [--json FILE]
     python benchmarks/train.py --peers [PYTHON] [--tune] [--small] [--rows FILE] [--threads N] [--json FILE]
 
 Without `--peers`: ours against the same step written as dense autograd, and against what its parts alone predict:
 the encoder product, one bag (k rows of a matrix summed for each token) for each of the decoder, the exact values, their
 gradient and the two weight gradients, and Adam. Both steps start from the same weights and use fused Adam, unit norms
 and BatchTopK; competitors alternate, the median is reported.
+
+With `--dead`: ours with AuxK while these shares of the latents are dead, against ours while none is.
 
 With `--peers`: ours against sparsify, SAELens and dictionary_learning (`benchmarks/peers/README.md` says how to install
 them), in processes of their own that take turns of 10 steps on the same rows: residuals of the embedded model on
@@ -34,6 +37,7 @@ from peers.rows import write_rows
 from saeaudit.dictionaries import DictionaryConfig, EncodeGemm, Precision, build, resolve_precision
 from saeaudit.seeds import torch_generator
 from saeaudit.statistics import SiteStatistics
+from saeaudit.training import AuxK
 
 D_MODEL, BATCH, N_BATCHES = 576, 2048, 4
 N_BAGS = 5
@@ -61,13 +65,17 @@ def dictionary_for(x: Tensor, n_latents: int, k: int):
     return build(DictionaryConfig(kind="sae", n_latents=n_latents, k=k), stats, seed=0)
 
 
-def ours(x: Tensor, n_latents: int, k: int, precision: Precision) -> Callable[[int], None]:
+def ours(x: Tensor, n_latents: int, k: int, precision: Precision, *, dead_share: float = 0.0) -> Callable[[int], None]:
     coder = dictionary_for(x, n_latents, k).coder
+    dead = torch.arange(n_latents) < dead_share * n_latents
+    coder.W_enc.data[dead] *= 0.02  # too small to win a place
+    aux = AuxK()
     optimiser = torch.optim.Adam(coder.parameters(), lr=3e-4, fused=True)
     gemm = EncodeGemm(resolve_precision(precision, torch.device("cpu")))
 
     def step(i: int) -> None:
-        coder(batch(x, i), gemm=gemm).fvu.backward()
+        forward = coder(batch(x, i), gemm=gemm)
+        (forward.fvu + aux(forward, dead)).backward()
         coder.project_gradient()
         torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
         optimiser.step()
@@ -155,6 +163,20 @@ def against_dense(options: argparse.Namespace) -> None:
     write(options.json, {"machine": about, "load_after": after, "rows": results})
 
 
+def against_none_dead(options: argparse.Namespace) -> None:
+    x, n_latents, k = planted(N_BATCHES * BATCH), 4608, 32
+    about = machine() | {"precision": options.precision, "d_model": D_MODEL, "batch": BATCH}
+    print(sentence(about))
+    steps = {share: ours(x, n_latents, k, options.precision, dead_share=share) for share in (0.0, *options.dead)}
+    seconds = alternated({f"{share:.0%}": step for share, step in steps.items()}, warmups=2, repeats=options.repeats)
+    rows = [
+        (name, spread([BATCH / t for t in times], 0), spread(quotients(times, seconds["0%"])))
+        for name, times in seconds.items()
+    ]
+    print(markdown(["dead", "tokens/s", "time / none dead"], rows))
+    write(options.json, {"machine": about, "load_after": machine()["load"], "seconds": seconds})
+
+
 def against_peers(options: argparse.Namespace) -> None:
     shape: dict[str, Any] = {"rows": str(options.rows.resolve()), "n_held_out": N_HELD_OUT, "threads": options.threads}
     shape |= {"n_latents": 4608, "k": 32, "batch_size": BATCH}
@@ -177,6 +199,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--dead", type=float, nargs="+", metavar="SHARE", help="of the latents, in 0..1")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peers", type=Path, nargs="?", const=PYTHON, metavar="PYTHON", help="of their environment")
     parser.add_argument("--tune", action="store_true", help="try three learning rates for each library first")
@@ -184,7 +207,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=ROWS, help="rows to train on, made if missing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    (against_peers if options.peers else against_dense)(options)
+    (against_peers if options.peers else against_none_dead if options.dead else against_dense)(options)
 
 
 if __name__ == "__main__":

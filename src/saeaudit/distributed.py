@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from saeaudit.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Selection = Literal["global", "local"]
@@ -33,6 +34,11 @@ def launched_size() -> int:
 def launched_rank() -> int:
     """Return the number of this process among them, from 0; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
+
+
+def launched_local_rank() -> int:
+    """Return the number of this process among those on its machine, from 0; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 class Ranks:
@@ -174,18 +180,22 @@ def grid_of(ranks: Ranks, *, latent_shards: int = 1, selection: Selection = "glo
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the processes that torchrun started, for the block: gloo for tensors on a CPU, nccl for those on a GPU."""
+def joined(device: "torch.device | str" = "cpu") -> Iterator[Ranks]:
+    """Join the processes that torchrun started, for the block: gloo for tensors on a CPU, nccl for those on a GPU.
+
+    Args:
+        device: what this process computes on; no two processes share a GPU.
+    """
     if launched_size() == 1:
         yield ALONE
         return
     import torch
     import torch.distributed as dist
 
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     yield Ranks(dist.get_rank(), dist.get_world_size())
     # Not after an error: it would wait for the ranks that are gone.
     dist.destroy_process_group()

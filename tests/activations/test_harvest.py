@@ -63,6 +63,20 @@ def test_rows_are_those_of_each_document_alone(family, tokens, tmp_path, exact):
         torch.testing.assert_close(found[f"{site}/tuned"], delta, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_rows_of_a_gpu_are_those_of_the_cpu(tiny_pair, tokens, tmp_path, exact):
+    expected = rows_of(harvest(models_of(tiny_pair), tokens, SITES, SMALL, out=tmp_path / "cpu"))
+    for loaded in (tiny_pair.base, tiny_pair.tuned):
+        loaded.model.to("cuda")
+    found = rows_of(harvest(models_of(tiny_pair), tokens, SITES, SMALL, out=tmp_path / "gpu"))
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
+    twin = {BASE: tiny_pair.base, "tuned": replace(tiny_pair.base, model=copy.deepcopy(tiny_pair.base.model))}
+    same = harvest(twin, tokens, SITES, SMALL, out=tmp_path / "twin")
+    assert not same.read("layers.2/tuned").any(), "equal models do not differ there either"
+
+
 @pytest.mark.parametrize(
     ("config", "sites"),
     [

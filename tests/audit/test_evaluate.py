@@ -71,6 +71,27 @@ def test_only_held_out_rows_count_and_all_of_them(places, rows, kind):
     assert (every.n_rows, every.n_groups) == (1600, 64) and every.splice == {}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["sae", "diff", "crosscoder"])
+def test_a_gpu_finds_the_numbers_of_the_cpu(places, kind):
+    store, dictionaries = places
+    cpu, gpu = (evaluate_on_store(dictionaries[kind], store, settings(device=d)) for d in ("cpu", "cuda"))
+    expected, found = (list(numbers(each.as_dict())) for each in (cpu, gpu))
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    for (name, value), (_, wanted) in zip(found, expected, strict=True):
+        assert value == wanted or value == pytest.approx(wanted, rel=1e-3, abs=1e-3), name
+
+
+def numbers(value, name=""):
+    """The numbers of nested JSON values with their places."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(item, f"{name}/{key}")
+    elif not isinstance(value, str):
+        yield name, value
+
+
 def test_batches_do_not_change_the_numbers(places):
     store, dictionaries = places
     found = [

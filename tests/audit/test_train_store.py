@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saeaudit.activations import ActivationStore, StoreWriter, UnitText
-from saeaudit.audit import Silent
+from saeaudit.audit import Silent, one_dictionary, train_store
 from saeaudit.audit.one_dictionary import StoreTraining
 from saeaudit.audit.train_store import train_from_store, train_many_from_store
 from saeaudit.dictionaries import load_dictionary
@@ -74,6 +74,26 @@ def test_each_is_what_it_would_be_alone(store, tmp_path, alone):
     for name in SWEEP:
         assert_same_weights(tmp_path / name, alone[0] / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SWEEP), "checkpoints are cleared away"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_dictionaries_that_fit_as_well(store, tmp_path, alone):
+    sweep = {name: config.model_copy(update={"device": "cuda"}) for name, config in SWEEP.items()}
+    trained = train_many_from_store(store, sweep, out=tmp_path)
+    assert not trained.failed
+    for name, row in trained.done.items():
+        assert (row.fvu, row.l0) == pytest.approx((alone[1][name].fvu, alone[1][name].l0), rel=0.05), name
+        assert load_dictionary(tmp_path / name).W_dec.device.type == "cpu"
+
+
+def test_the_device_is_asked_for_and_is_not_part_of_what_a_dictionary_is(store, tmp_path, monkeypatch):
+    asked = []
+    for module in (one_dictionary, train_store):
+        monkeypatch.setattr(module, "own_device", lambda name: asked.append(name) or torch.device("cpu"))
+    row = train_from_store(store, settings(device="cuda:1"), out=tmp_path / "diff")
+    assert asked == ["cuda:1", "cuda:1"], "before anything is written, and where the dictionary is made"
+    assert train_from_store(store, settings(), out=tmp_path / "diff") == row
 
 
 def test_the_provenance_says_how_it_ended(store, tmp_path):

@@ -73,5 +73,7 @@ def test_bad_settings_and_missing_inputs_are_named(saeaudit, tmp_path):
     base = ["evaluate", tmp_path / "none", "--store", tmp_path / "none", "--out", tmp_path / "o.json"]
     assert "n_resamples (from --set)" in saeaudit(*base, "--set", "n_resamples=1").err
     assert "needs base and corpus together" in saeaudit(*base, "--base", "b").err
+    done = saeaudit(*base, "--device", "cuda:99")
+    assert done.code == 2 and "device 'cuda:99' was asked for" in done.err
     done = saeaudit(*base)
     assert done.code == 2 and str(tmp_path / "none") in done.err

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 
+from saeaudit import models
 from saeaudit.activations import ActivationStore
+from saeaudit.audit import device
 from saeaudit.cli.train import combinations
 from saeaudit.dictionaries import load_dictionary
 from tiny import save_checkpoint, tiny_loaded, tuned_copy
@@ -72,6 +74,26 @@ def test_layers_that_are_no_numbers(saeaudit, pair, tmp_path, layers):
     assert done.code == 2
     assert "should be block numbers such as 13,17" in done.err
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(saeaudit, pair, tmp_path, device):
+    refused = harvest(saeaudit, pair, tmp_path / "s", "--device", device)
+    assert harvest(saeaudit, pair, tmp_path / "store").code == 0
+    train = ["train", tmp_path / "store", "--site", "layers.1", "--out", tmp_path / "d"]
+    for done in (refused, saeaudit(*train, "--device", device), saeaudit(*train, "--set", f"device={device}")):
+        assert done.code == 2
+        assert f"error: device '{device}' was asked for" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_harvest_loads_the_models_where_it_was_told(saeaudit, pair, tmp_path, monkeypatch):
+    loaded = []
+    load = models.load_pair
+    monkeypatch.setattr(device, "own_device", lambda asked: loaded.append(asked) or torch.device("cpu"))
+    monkeypatch.setattr(models, "load_pair", lambda *a, **more: loaded.append(more["device"]) or load(*a, **more))
+    assert harvest(saeaudit, pair, tmp_path / "s", "--device", "cuda:1").code == 0
+    assert loaded == ["cuda:1", "cpu"]
 
 
 SIZES = ["--set", "expansion=2", "--set", "n_samples=2000", "--set", "batch_size=100"]

@@ -9,7 +9,7 @@ from oracles_dictionaries import dense_losses
 from planted_dictionaries import generator, random_dictionary
 from saeaudit.dictionaries import EncodeGemm
 from saeaudit.dictionaries.code import places_of_flat
-from saeaudit.dictionaries.ops import decode_at, dot_at, linear_at
+from saeaudit.dictionaries.ops import decode_at, dot_at, linear_at, pre_at
 from saeaudit.training import AuxK, Reconstruction
 
 NAMES = ("W_enc", "W_dec", "b_enc", "b_dec")
@@ -104,7 +104,8 @@ def test_a_clipped_place_sends_no_gradient():
     x = torch.tensor([[1.0, 1.0, 0, 0, 0, 0], [1.0, 0.5, 0, 0, 0, 0]])
     target = coder.scaled(x)
     places = places_of_flat(torch.tensor([0, 20]), 2, 20)
-    values = coder.pre_at(target, torch.full((2, 20), 0.5, dtype=torch.bfloat16), places).relu()
+    rounded = torch.full((2, 20), 0.5, dtype=torch.bfloat16)
+    values = pre_at(rounded, target, coder.W_enc, coder.b_enc, places).relu()
     torch.testing.assert_close(values.detach(), torch.tensor([0.0, 0.4995]))
     values.sum().backward()
     torch.testing.assert_close(coder.W_enc.grad[0], target[1])

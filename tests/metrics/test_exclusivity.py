@@ -50,7 +50,7 @@ def report(dictionary, x, code, *, n_resamples=100):
 def score(found):
     """Larger is more specific; latents without ratios come last."""
     largest = torch.maximum(*(found.estimates[f"nu_{t}"].value.abs() for t in ("error", "reconstruction")))
-    return -largest.nan_to_num(torch.inf)
+    return -largest.nan_to_num(torch.finfo(largest.dtype).max)
 
 
 def misled(data, *, same=False, dimmed=1.0, shrunk=range(20, 40)):

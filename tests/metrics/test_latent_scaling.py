@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from planted_dictionaries import random_dictionary
 from saeaudit.dictionaries import Code
 from saeaudit.dictionaries.code import code_of_dense
-from saeaudit.metrics import ControlledScaling, DifferenceScaling, Exclusivity, LatentScaling, density_matched
+from saeaudit.metrics import (
+    ControlledScaling,
+    DifferenceScaling,
+    Exclusivity,
+    LatentScaling,
+    density_matched,
+    resample_weights,
+)
 
 N, N_LATENTS = 200, 20
 GROUP = torch.arange(N) // 12
@@ -112,6 +119,28 @@ def test_latents_are_cut_into_chunks_without_a_trace(monkeypatch):
     cut = exclusivity(*made).result(n_resamples=100, seed=0).estimates["nu_error"]
     for a, b in zip(whole, cut, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0, equal_nan=True)
+
+
+def test_a_bootstrap_sample_is_a_fit_on_the_rows_of_the_drawn_groups():
+    dictionary, x, code, _ = crosscoder()
+    f, direction = dense(code), dictionary.W_dec.detach()[:, 1]
+    scaling = LatentScaling(direction, ["y"], n_groups=17)
+    scaling.update(code, {"y": x[:, 1]}, GROUP)
+    drawn = []
+
+    def kept(sums):
+        drawn.append(sums.beta("y"))
+        return {"beta": drawn[-1]}
+
+    found = scaling.estimates(kept, n_resamples=100, seed=0)["beta"]
+    betas = torch.cat(drawn, 1)
+    assert torch.equal(betas[0], found.value)
+    weights = resample_weights(torch.arange(17), n_resamples=100, seed=0)[:, GROUP].long()
+    for i in (0, 57, 99):
+        rows = torch.repeat_interleave(weights[i])
+        for j in range(N_LATENTS):
+            expected = least_squares(x[rows, 1], f[rows, j], direction[j])
+            assert float(betas[1 + i, j]) == pytest.approx(expected, rel=1e-6, abs=1e-6), (i, j)
 
 
 def test_a_latent_that_never_fired_or_has_no_direction_has_no_beta():

@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,6 +19,7 @@ from saeaudit.metrics import (
     weighted_mean,
     wilson,
 )
+from saeaudit.metrics.bootstrap import percentile_bounds
 
 
 @given(st.integers(1, 200), st.data())
@@ -79,6 +83,24 @@ def test_undefined_resamples_are_left_out_until_they_are_the_majority():
     with pytest.raises(EvidenceError) as caught:
         percentile_interval(torch.tensor([1.0, float("nan"), float("nan")]))
     assert caught.value.code == "bootstrap-undefined"
+
+
+@pytest.mark.parametrize("shape", [(), (40,), (5, 8)])
+@pytest.mark.parametrize("n_resamples", [1, 2, 101, 500])
+def test_the_bounds_are_the_percentiles_of_what_is_finite_in_each_column(shape, n_resamples):
+    drawn = torch.Generator().manual_seed(n_resamples)
+    samples = torch.randn(n_resamples, *shape, generator=drawn).double()
+    undefined = torch.rand(n_resamples, *shape, generator=drawn) < torch.rand(shape, generator=drawn)
+    odd = torch.tensor([torch.nan, torch.inf, -torch.inf])[torch.randint(3, samples.shape, generator=drawn)]
+    samples = torch.where(undefined, odd.double(), samples)
+    found = percentile_bounds(samples)
+    assert found.shape == (2, *shape)
+    for column, bounds in zip(samples.reshape(n_resamples, -1).T, found.reshape(2, -1).T.tolist(), strict=True):
+        finite = column[column.isfinite()].numpy()
+        if 2 * len(finite) < n_resamples:
+            assert all(math.isnan(bound) for bound in bounds)
+        else:
+            assert bounds == pytest.approx(np.percentile(finite, [2.5, 97.5]).tolist(), rel=1e-12, abs=1e-12)
 
 
 def test_contrast_change_is_the_difference_of_differences():

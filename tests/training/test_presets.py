@@ -142,8 +142,14 @@ def test_the_width_follows_the_model():
     assert preset("diffsae-toolkit", d_model=576, n_steps=10).dictionary.n_latents == 1152
     assert preset("crosscoder-minder-2025", d_model=576, n_steps=10).dictionary.anneal.start == 1024
     assert preset("jumprelu-2024", d_model=100, n_steps=10).train == TrainConfig(
-        n_steps=10, lr=7e-5, betas=(0.0, 0.999), decay=0.0
+        n_steps=10, lr=7e-5, bias_lr_factor=10.0, betas=(0.0, 0.999), decay=0.0
     )
+
+
+def test_biases_have_the_rate_of_the_source():
+    """Inputs scaled to sqrt(d) instead of 1 make biases sqrt(d) times as large; only one source scales to 1."""
+    factors = {name: preset(name, d_model=64, n_steps=1).train.bias_lr_factor for name in PRESETS}
+    assert factors == dict.fromkeys(PRESETS, 1.0) | {"jumprelu-2024": 8.0}
 
 
 def test_an_unknown_recipe_lists_those_that_exist():

@@ -24,7 +24,7 @@ def fit(dictionary, x, *, n_steps=1200, lr=3e-3, batch_size=256, **settings):
     [
         ({}, 2000, 0.15),
         ({"sparsity": "topk"}, 1000, 0.25),  # 3 a row, where rows have between 0 and 9 atoms
-        ({"sparsity": "gated", "k": None, "penalty": {"weight": 8.0}}, 1200, 0.15),
+        ({"sparsity": "gated", "k": None}, 1200, 0.15),
         ({"sparsity": "jumprelu", "k": None, "penalty": {"weight": 1.5}}, 1500, 0.15),
     ],
 )

@@ -154,6 +154,7 @@ def _fill(
     """Write the rows of a batch of documents to their places in the buffers of a unit."""
     for site, side, values in _paired(plan, [documents.ids[i] for i in batch]):
         target = buffers[tensor_name(site, side)]
+        values = values.to(target.dtype).cpu()  # the device rounds: a GPU then copies half the bytes
         for k, i in enumerate(batch):
             start = int(documents.offsets[i]) - first_row
             rows = values[k, documents.skip_first : len(documents.ids[i])]
@@ -164,7 +165,8 @@ def _fill(
 
 @torch.no_grad()
 def _paired(plan: _Plan, ids: Sequence[Sequence[int]]) -> list[tuple[str, str, Float[Tensor, "batch pos d_model"]]]:
-    """Return (site, side, residual of the base or difference to it), fp32 on the CPU, for texts run as one batch."""
+    """Return (site, side, residual of the base or difference to it), fp32 where the base is, for one batch of texts."""
+    place = plan.models[BASE].model.device
     tokens, mask = pad_rows(ids, pad_id=0)
     residuals: dict[str, Tensor] = {}
     found = []
@@ -173,7 +175,7 @@ def _paired(plan: _Plan, ids: Sequence[Sequence[int]]) -> list[tuple[str, str, F
         with Capture(model, plan.sites) as captured:
             run_blocks(model, tokens.to(model.device), mask.to(model.device), plan.depth)
         for site in plan.sites:
-            h = captured.values[site].to("cpu", torch.float32)
+            h = captured.values[site].to(place, torch.float32)
             if side == BASE:
                 residuals[site] = h
             found.append((site, side, h if side == BASE else h - residuals[site]))
@@ -202,7 +204,7 @@ def probe_deltas(
     for i in chosen:
         for site, side, values in _paired(plan, [documents.ids[i]]):
             if side != BASE:
-                out.setdefault(tensor_name(site, side), []).append(values[0, documents.skip_first :])
+                out.setdefault(tensor_name(site, side), []).append(values[0, documents.skip_first :].cpu())
     return {name: torch.cat(parts) for name, parts in out.items()}
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from saeaudit.activations import BASE, ActivationStore, Document, tensor_name, tokenise
+from saeaudit.audit.device import own_device
 from saeaudit.audit.prompts import read_corpus
 from saeaudit.audit.stages import Silent, Watcher
 from saeaudit.audit.store_inputs import held_out_from
@@ -47,6 +48,7 @@ class StoreEvaluation(BaseModel):
         default="held-out", description="the last eighth, which `train` leaves out, or all of a store it never saw"
     )
     batch_size: int = Field(default=2048, ge=1)
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
     n_resamples: int = Field(default=500, ge=100, description="bootstrap samples behind each interval")
     template_ids: tuple[int, ...] = Field(
         default=(), description="token ids of a chat template, to count firings there"
@@ -102,11 +104,11 @@ def evaluate_on_store(
         ArtifactError: dictionary or store is missing or broken, the store has no such site or side, or activations or
             models are not those that the dictionary was trained on (code `provenance-mismatch`).
         EvidenceError: there are no rows, or no document is long enough.
-        ModelError: a model cannot be loaded.
+        ModelError: a model cannot be loaded, or the device is not there.
     """
-    watcher = watcher or Silent()
+    watcher, place = watcher or Silent(), own_device(config.device)
     watcher.stage("read")
-    dictionary, opened = load_dictionary(path), ActivationStore(store)
+    dictionary, opened = load_dictionary(path).to(place), ActivationStore(store)
     site = config.site or dictionary.provenance.site
     if site is None:
         raise ArtifactError(f"{path} does not name its site; add --set site=layers.N", code="site-missing")
@@ -121,9 +123,9 @@ def evaluate_on_store(
     sides = [BASE] if dictionary.kind == "sae" else [BASE, config.side]
     done, template = 0, config.template_ids
     for at in _shuffled(len(rows), config):
-        base, *difference = (opened.read(tensor_name(site, side), rows[at]) for side in sides)
-        marked = torch.from_numpy(np.isin(opened.token_ids[rows[at]], template)) if template else None
-        metrics.update(base, difference[0] if difference else None, groups[at], on_template=marked)
+        base, *difference = (opened.read(tensor_name(site, side), rows[at]).to(place) for side in sides)
+        marked = torch.from_numpy(np.isin(opened.token_ids[rows[at]], template)).to(place) if template else None
+        metrics.update(base, difference[0] if difference else None, groups[at].to(place), on_template=marked)
         done += len(at)
         watcher.progress(done, len(rows))
     drawing = {"n_resamples": config.n_resamples, "seed": config.seed}
@@ -177,7 +179,7 @@ def _splice_inputs(
     watcher.stage("load")
     texts = read_corpus(config.corpus)
     spliced_sides(dictionary, [BASE] if config.tuned is None else [BASE, "tuned"])
-    models = _models(config.base, config.tuned)
+    models = _models(config.base, config.tuned, config.device)
     resolve_site(models[BASE].model, site)
     if not config.allow_mismatch:
         _same_models(dictionary, {side: m.card.as_dict() for side, m in models.items()}, "the model to splice into")
@@ -194,10 +196,10 @@ def _splice_inputs(
     )
 
 
-def _models(base: str, tuned: str | None) -> dict[str, LoadedModel]:
+def _models(base: str, tuned: str | None, device: str) -> dict[str, LoadedModel]:
     if tuned is None:
-        return {BASE: load_model(base, dtype="float32")}
-    pair = load_pair(base, tuned, dtype="float32")
+        return {BASE: load_model(base, dtype="float32", device=device)}
+    pair = load_pair(base, tuned, dtype="float32", device=device)
     return {BASE: pair.base, "tuned": pair.tuned}
 
 

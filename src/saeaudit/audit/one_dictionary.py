@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from saeaudit.audit.device import own_device
 from saeaudit.audit.store_inputs import Input
 from saeaudit.dictionaries import COUNTING, Dictionary, DictionaryConfig, Kind, Penalty, Provenance, Rule, build, shard
 from saeaudit.distributed import ALONE, Ranks, Selection, grid_of
@@ -45,6 +46,7 @@ class StoreTraining(BaseModel):
     lr: float | None = Field(default=None, gt=0)
     early_stop: EarlyStop | None = Field(default=None, description="end when the fit stops improving")
     checkpoint_every: int = Field(default=500, ge=1)
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
     window_mb: int = Field(default=1024, ge=1, description="memory for rows that wait their turn, in MB")
     latent_shards: int = Field(default=1, ge=1, description="processes that divide the latents of a dictionary")
     selection: Selection = Field(
@@ -73,6 +75,7 @@ def new_run(
 
     Raises:
         ConfigError: the processes cannot divide the dictionary as asked (`not-shardable`, `ranks-not-divisible`).
+        ModelError: the device is not there (`device-unavailable`).
     """
     shape = DictionaryConfig(
         kind=config.kind,
@@ -84,6 +87,7 @@ def new_run(
     dictionary = build(shape, statistics, seed=derive(config.seed, "dictionary", config.site, config.kind))
     grid = grid_of(ranks, latent_shards=config.latent_shards, selection=config.selection)
     shard(dictionary, grid.latents)
+    dictionary.to(own_device(config.device))
     n_steps = math.ceil(config.n_samples / batch_size(config, statistics.count))
     return Run(
         dictionary,
@@ -107,7 +111,7 @@ def judge(
 
     Args:
         result: of the training.
-        held_out: batches in random order that can be iterated twice.
+        held_out: batches in random order that can be iterated twice, on the dictionary's device.
         config: settings.
         cards: model cards by side.
 

@@ -100,10 +100,11 @@ class InputBatches:
 
 @dataclass(frozen=True)
 class OneInput:
-    """Shuffled batches of one input as plain tensors."""
+    """Shuffled batches of one input as plain tensors on a device."""
 
     rows: WindowedBatches
     read: Input
+    device: torch.device
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch *side d_model"]]:
-        return (self.read.of(parts) for parts in self.rows)
+        return (self.read.of(parts).to(self.device) for parts in self.rows)

@@ -15,9 +15,11 @@ import numpy as np
 
 from saeaudit.activations import ActivationStore
 from saeaudit.artifacts import content_hash, directory_lock
+from saeaudit.audit.device import own_device
 from saeaudit.audit.one_dictionary import StoreTraining, batch_size, judge, new_run, summary
 from saeaudit.audit.stages import Silent, Watcher
 from saeaudit.audit.store_inputs import InputBatches, OneInput, fit_statistics, held_out_from, tensors_of
+from saeaudit.audit.summed_steps import SummedSteps
 from saeaudit.dictionaries import load_dictionary, merge
 from saeaudit.distributed import ALONE, Ranks
 from saeaudit.errors import ArtifactError, ConfigError, SaeAuditError
@@ -118,8 +120,11 @@ def train_many_from_store(
             else stands in a dictionary's place (`output-not-empty`).
         EvidenceError: too few rows.
         ConfigError: the settings do not agree.
+        ModelError: a device is not there (`device-unavailable`).
     """
     watcher = watcher or Silent()
+    for device in {config.device for config in configs.values()}:
+        own_device(device)
     opened = ActivationStore(store)
     fit, held_out = np.split(np.arange(opened.n_rows), [held_out_from(opened.document_bounds)])
     for tensor in tensors_of(config.input for config in configs.values()):
@@ -127,7 +132,7 @@ def train_many_from_store(
     jobs, kept, done = {}, {}, {}
     for name, config in configs.items():
         # Named by what goes in, so that a run on another store never continues this one.
-        identity = content_hash([opened.made_from, config.model_dump(exclude={"checkpoint_every"})])
+        identity = content_hash([opened.made_from, config.model_dump(exclude={"checkpoint_every", "device"})])
         place = out / name
         if place.is_file() or (place.is_dir() and any(place.iterdir())):
             done[name] = _read_finished(place, identity)
@@ -180,7 +185,7 @@ def train_on_rows(
         rows=fit,
         window_bytes=shared.window_mb << 20,
     )
-    statistics, steps, runs = fit_statistics(store, inputs, fit), _Steps(watcher), {}
+    statistics, steps, runs = fit_statistics(store, inputs, fit), SummedSteps(watcher), {}
     for name, job in jobs.items():
         with trained.closing(name):
             runs[name] = new_run(
@@ -199,7 +204,8 @@ def train_on_rows(
         merge(result.dictionary, runs[name].grid.latents)
         if not ranks.leads:
             continue
-        config = jobs[name].config
+        config, device = jobs[name].config, runs[name].device
+        result.dictionary.to(device)  # a merge leaves it on the CPU
         unseen = WindowedBatches(
             store,
             config.input.tensors,
@@ -210,9 +216,9 @@ def train_on_rows(
             drop_last=False,
         )
         with trained.closing(name):
-            dictionary = judge(result, OneInput(unseen, config.input), config, cards=cards)
+            dictionary = judge(result, OneInput(unseen, config.input, device), config, cards=cards)
             dictionary.provenance.training.update(distinct_tokens=len(fit), made_from=jobs[name].identity)
-            dictionary.save(jobs[name].out)
+            dictionary.cpu().save(jobs[name].out)
             trained.done[name] = summary(dictionary)
     return _told(trained, ranks)
 
@@ -261,37 +267,3 @@ def _told(trained: Trained, ranks: Ranks) -> Trained:
         {name: DictionaryRow(**row) for name, row in done.items()},
         {name: SaeAuditError(text, code=code) for name, (text, code) in failed.items()},
     )
-
-
-class _Steps:
-    """Hands the steps of all runs to the watcher, as one sum."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-        self._done: dict[str, int] = {}
-        self._total: dict[str, int] = {}
-
-    def of(self, name: str) -> Callback:
-        return _OwnSteps(self, name)
-
-    def tell(self, name: str, done: int | None = None, total: int | None = None) -> None:
-        self._total[name] = self._total.get(name, 0) if total is None else total
-        self._done[name] = self._total[name] if done is None else done
-        self._watcher.progress(sum(self._done.values()), sum(self._total.values()))
-
-
-class _OwnSteps(Callback):
-    def __init__(self, steps: _Steps, name: str) -> None:
-        self._steps, self._name = steps, name
-
-    def on_start(self, info: Mapping[str, int]) -> None:
-        self._steps.tell(self._name, info["first_step"], info["n_steps"])
-
-    def on_log(self, metrics: Mapping[str, float]) -> None:
-        self._steps.tell(self._name, int(metrics["step"]))
-
-    def on_end(self, metrics: Mapping[str, float]) -> None:
-        self._steps.tell(self._name)
-
-    def on_fail(self, error: BaseException) -> None:
-        self._steps.tell(self._name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saeaudit.cli.options import Config, Overrides, Seed, require_new
+from saeaudit.cli.options import Config, Device, Overrides, Seed, require_new
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import command_line, show, show_table
 
@@ -30,6 +30,7 @@ def evaluate(
     corpus: Annotated[
         Path | None, typer.Option(help="Text for that: text, or JSON lines with text.", show_default=False)
     ] = None,
+    device: Device = None,
     seed: Seed = None,
     config: Config = None,
     overrides: Overrides = None,
@@ -43,7 +44,7 @@ def evaluate(
     from saeaudit.config import read_config
 
     require_new(out)
-    given = {"base": base, "tuned": tuned, "corpus": corpus, "seed": seed}
+    given = {"base": base, "tuned": tuned, "corpus": corpus, "device": device, "seed": seed}
     settings = read_config(StoreEvaluation, file=config, given=given, overrides=overrides or [])
     with watch() as watcher:
         found = evaluate_on_store(dictionary, store, settings, watcher=watcher)

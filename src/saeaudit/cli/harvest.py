@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from saeaudit.cli.options import Out, parse_layers
+from saeaudit.cli.options import Device, Out, parse_layers
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import show
 
@@ -18,6 +18,7 @@ def harvest(
     out: Out,
     max_length: Annotated[int, typer.Option(min=8, help="Longer documents are cut, in tokens.")] = 512,
     estimate: Annotated[bool, typer.Option("--estimate", help="First say what it costs: FLOP, bytes, time.")] = False,
+    device: Device = None,
 ) -> None:
     """Write base activations and their differences to the tuned model's into the store OUT, in fp32 arithmetic.
 
@@ -28,14 +29,15 @@ def harvest(
 
     from saeaudit.activations import BASE, Document, flop_rate, harvest_cost, tokenise
     from saeaudit.activations import harvest as run_harvest
+    from saeaudit.audit.device import own_device
     from saeaudit.audit.prompts import read_corpus
     from saeaudit.distributed import joined
     from saeaudit.models import load_pair
 
-    texts = read_corpus(corpus)
-    with joined() as ranks, watch() as watcher:
+    texts, place = read_corpus(corpus), own_device(device or "cpu")
+    with joined(place) as ranks, watch() as watcher:
         watcher.stage("load")
-        pair = load_pair(base, tuned, dtype="float32")
+        pair = load_pair(base, tuned, dtype="float32", device=str(place))
         documents = tokenise(
             pair.base.tokenizer,
             [Document(f"corpus/{i}", text) for i, text in enumerate(texts)],

@@ -11,6 +11,9 @@ Out = Annotated[Path, typer.Option("--out", help="Directory for the results.")]
 Organism = Annotated[Literal["sql", "phrase"], typer.Option("--organism", help="Which planted behaviour.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.", show_default="0")]
 Layers = Annotated[str | None, typer.Option("--layers", help="Blocks to read, such as 13,17.", show_default=False)]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.", show_default="cpu")
+]
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings in a .toml or .yaml file; flags win.", show_default=False)
 ]

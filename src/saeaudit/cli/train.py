@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saeaudit.cli.options import Config, Out, Overrides, require_new
+from saeaudit.cli.options import Config, Device, Out, Overrides, require_new
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import complain, show, show_table
 from saeaudit.distributed import joined, launched_rank
@@ -53,6 +53,7 @@ def train(
         Path | None,
         typer.Option(help="Directory for logs, a file NAME.jsonl for each dictionary.", show_default=False),
     ] = None,
+    device: Device = None,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -62,6 +63,7 @@ def train(
     into a directory of its own in OUT. One that fails does not disturb the others. What was stopped continues when the
     same command is given again. Started by torchrun, several processes share the work.
     """
+    from saeaudit.audit.device import own_device
     from saeaudit.audit.one_dictionary import StoreTraining
     from saeaudit.audit.train_store import train_many_from_store
     from saeaudit.config import read_config
@@ -69,14 +71,15 @@ def train(
 
     options = {"site": site, "kind": kind, "sparsity": sparsity, "k": k, "seed": seed}
     sweep = {
-        name: read_config(StoreTraining, file=config, given=given, overrides=overrides or [])
+        name: read_config(StoreTraining, file=config, given=given | {"device": device}, overrides=overrides or [])
         for name, given in combinations(options).items()
     }
     alone, parent = "" in sweep, out
     if alone:
         require_new(out)
         sweep, parent = {out.name: sweep[""]}, out.parent
-    with joined() as ranks, _shown() as (watcher, drawn):
+    place = own_device(next(iter(sweep.values())).device)
+    with joined(place) as ranks, _shown() as (watcher, drawn):
         logged = {name: [JsonLines(log / f"{name}.jsonl")] if log is not None else [] for name in sweep}
         callbacks = {name: [*drawn(name), *logged[name]] for name in sweep}
         trained = train_many_from_store(store, sweep, out=parent, watcher=watcher, callbacks=callbacks, ranks=ranks)

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from saeaudit.dictionaries.code import Code, Places, code_of_mask, places_of_flat, stack_codes
+from saeaudit.dictionaries.code import Code, code_of_mask, places_of_flat, stack_codes
 from saeaudit.dictionaries.config import Score, Tied
 from saeaudit.dictionaries.forward import Forward
 from saeaudit.dictionaries.gemm import EncodeGemm
-from saeaudit.dictionaries.ops import decode_at, dot_at, linear_at
+from saeaudit.dictionaries.ops import decode_at, pre_at
 from saeaudit.dictionaries.sparsity import Sparsity
 from saeaudit.dictionaries.total import total
 from saeaudit.distributed import WHOLE, Grid
@@ -140,23 +140,12 @@ class SparseCoder(nn.Module):
             pre = gemm(source, self.W_enc.flatten(1), self.b_enc, exact=not self.sparsity.ranks)
             chosen = self.sparsity.select(pre, self.score_weights(), grid)
             places = places_of_flat(chosen.flat, len(pre), len(self.b_enc))
-            z = self.pre_at(source, pre, places)
+            z = pre_at(pre, source, self.W_enc.flatten(1), self.b_enc, places)
             values = self.sparsity.values(z, self.b_enc, places)
             recon = total(decode_at(values, self.W_dec.flatten(1), places), grid.latents) + self.b_dec.flatten()
         if self.training and chosen.smallest:
             self._follow(chosen.smallest, grid)
         return Forward(self, target, source, recon, z, values, places, pre, grid)
-
-    def pre_at(
-        self, source: Float[Tensor, "batch width"], pre: Float[Tensor, "batch latent"], places: Places
-    ) -> Float[Tensor, " nnz"]:
-        """Return the pre-activations at `places` with gradient; those of a rounded `pre` are computed again exactly."""
-        W = self.W_enc.flatten(1)
-        if pre.dtype == W.dtype:
-            known = pre.reshape(-1)[places.flat]
-        else:
-            known = dot_at(source, W, places) + self.b_enc.detach()[places.latents]
-        return linear_at(known, source, W, self.b_enc, places)
 
     def encoder(self, latents: slice | Int[Tensor, " n"] = slice(None)) -> Encoder:
         """Return rows and biases whose product with the scaled input is the activation of an active latent."""

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeaudit.dictionaries.code import Places, places_of_flat
-from saeaudit.dictionaries.ops import decode_at
+from saeaudit.dictionaries.ops import decode_at, pre_at
 from saeaudit.dictionaries.topk import largest_of_rows
 from saeaudit.dictionaries.total import total
 from saeaudit.distributed import WHOLE, Grid
@@ -63,12 +62,12 @@ class Forward:
 
         Gradients are those of dense code. Ranks with other latents give their own; `k` counts all of them.
         """
-        pre = self.pre[:, latents]
-        flat = largest_of_rows(pre.float() if pre.dtype == torch.bfloat16 else pre, k, self.grid.latents)
-        own = places_of_flat(flat, len(pre), len(latents))
-        places = Places(latents[own.latents], own.offsets, self.places.n_latents)
-        values = self.coder.pre_at(self.source, self.pre, places).relu()
-        return total(decode_at(values, self.coder.W_dec.flatten(1), places), self.grid.latents)
+        pre = self.pre.index_select(1, latents)
+        flat = largest_of_rows(pre, k, self.grid.latents)
+        places = places_of_flat(flat, len(pre), len(latents))
+        W_enc, W_dec = (W[latents].flatten(1) for W in (self.coder.W_enc, self.coder.W_dec))
+        values = pre_at(pre, self.source, W_enc, self.coder.b_enc[latents], places).relu()
+        return total(decode_at(values, W_dec, places), self.grid.latents)
 
     def decode_frozen(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, "batch width"]:
         """Return the reconstruction by other values at the same places, without gradient to decoder and bias."""

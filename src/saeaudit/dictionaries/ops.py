@@ -19,6 +19,19 @@ from saeaudit.dictionaries.code import Places
 from saeaudit.dictionaries.kernels import Kernels, backend, reference
 
 
+def pre_at(
+    pre: Float[Tensor, "batch latent"],
+    x: Float[Tensor, "batch width"],
+    W: Float[Tensor, "latent width"],
+    b: Float[Tensor, " latent"],
+    places: Places,
+) -> Float[Tensor, " nnz"]:
+    """Return entries of `pre = x W^T + b` at `places`, with gradient; those of a rounded `pre` are computed again."""
+    if pre.dtype == W.dtype:
+        return linear_at(pre.reshape(-1)[places.flat], x, W, b, places)
+    return linear_at(dot_at(x, W, places) + b.detach()[places.latents], x, W, b, places)
+
+
 def linear_at(
     pre: Float[Tensor, " nnz"],
     x: Float[Tensor, "batch width"],

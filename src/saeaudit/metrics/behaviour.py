@@ -68,6 +68,7 @@ class SpliceDamage:
         group: Int[Tensor, " token"],
     ) -> None:
         """Add tokens: logits as they are and by arm ("splice", "zero", "mean"), the token that follows, its group."""
+        following = following.to(clean.device)
         columns = [cross_entropy(clean, following, reduction="none")]
         for arm in ARMS:
             logits = spliced[arm]
@@ -76,7 +77,7 @@ class SpliceDamage:
                 token_kl(clean, logits),
                 token_kl(logits, clean),
             ]
-        self._tokens.append(torch.stack(columns, 1).double())
+        self._tokens.append(torch.stack(columns, 1).cpu().double())
         self._groups.append(group)
 
     def merge(self, other: "SpliceDamage") -> None:
@@ -95,7 +96,7 @@ class SpliceDamage:
                 "no document is long enough to judge a splice; give longer texts of more documents", code="no-rows"
             )
         tokens, group = torch.cat(self._tokens), torch.cat(self._groups)
-        sums = GroupSums(self._n_groups, **dict.fromkeys(_COLUMNS, ()))
+        sums = GroupSums(self._n_groups, device="cpu", **dict.fromkeys(_COLUMNS, ()))
         sums.add(group, **dict(zip(_COLUMNS, tokens.unbind(1), strict=True)))
         numbers = sums.estimates(_statistic, n_resamples=n_resamples, seed=seed)
         kl = tokens[:, _COLUMNS.index("kl_clean_splice")]

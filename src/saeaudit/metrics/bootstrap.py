@@ -8,6 +8,7 @@ trigger row was drawn) must come back as NaN and are left out.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -51,10 +52,15 @@ def percentile_bounds(
     samples: Float[Tensor, "resample *shape"], *, confidence: float = 0.95
 ) -> Float[Tensor, "2 *shape"]:
     """Return (low, high) of `percentile_interval` for many statistics; NaN where fewer than half are finite."""
-    tail = (1 - confidence) / 2
     finite = samples.isfinite()
-    kept = torch.where(finite, samples.double(), torch.nan)
-    bounds = kept.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    kept = torch.where(finite, samples.double(), torch.inf).movedim(0, -1).contiguous()
+    ordered = torch.from_numpy(np.sort(kept.numpy(), axis=-1))  # many times as fast as torch's sort
+    last = finite.sum(0)[..., None] - 1
+    tail = (1 - confidence) / 2
+    rank = last * torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    below = rank.long().clamp(min=0)
+    above = torch.minimum(below + 1, last.clamp(min=0))
+    bounds = ordered.gather(-1, below).lerp(ordered.gather(-1, above), rank - below).movedim(-1, 0)
     return torch.where(2 * finite.sum(0) < len(samples), torch.nan, bounds)
 
 

@@ -52,10 +52,17 @@ class CodeStatistics:
     10 / density_floor rows, where one latent in e^10 of that density would still be silent by chance.
     """
 
-    def __init__(self, n_latents: int, *, density_floor: float = 1e-3, n_groups: int = N_GROUPS) -> None:
-        self._sums = GroupSums(n_groups, active=(), activation=())
+    def __init__(
+        self,
+        n_latents: int,
+        *,
+        density_floor: float = 1e-3,
+        n_groups: int = N_GROUPS,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._sums = GroupSums(n_groups, device=device, active=(), activation=())
         # Firings, sum of activations, firings on template tokens.
-        self._latents = torch.zeros(3, n_latents, dtype=torch.float64)
+        self._latents = torch.zeros(3, n_latents, dtype=torch.float64, device=device)
         self._knows_template = False
         self._min_rows = 10 / density_floor
 
@@ -81,7 +88,7 @@ class CodeStatistics:
             EvidenceError: there are no rows (code `no-rows`).
         """
         numbers = self._sums.estimates(_statistic, n_resamples=n_resamples, seed=seed)
-        fired, activation, on_template = self._latents
+        fired, activation, on_template = self._latents.cpu()
         n = self._sums.n_rows
         density = fired / n
         low, high = wilson_columns(fired, n)

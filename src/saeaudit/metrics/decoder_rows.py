@@ -62,7 +62,7 @@ def relative_norms(dictionary: Dictionary) -> RelativeNorms:
             code="undefined-metric",
         )
     norms = dictionary.decoder_norms()
-    return RelativeNorms(delta_norm(norms), delta_norm(norms * dictionary.coder.scale))
+    return RelativeNorms(delta_norm(norms.cpu()), delta_norm((norms * dictionary.coder.scale).cpu()))
 
 
 def delta_norm(norms: Float[Tensor, "latent 2"]) -> Float[Tensor, " latent"]:
@@ -99,13 +99,14 @@ def largest_cosine(W_dec: Float[Tensor, "latent ..."]) -> Float[Tensor, " latent
     found = []
     for start in range(0, len(rows), n):
         cosine = rows[start : start + n] @ rows.T
-        own = torch.arange(len(cosine))
+        own = torch.arange(len(cosine), device=rows.device)
         cosine[own, start + own] = -torch.inf
         found.append(cosine.amax(1))
-    return torch.cat(found)
+    return torch.cat(found).cpu()
 
 
 def decoder_bias(dictionary: Dictionary) -> Float[Tensor, "*side d_model"]:
     """Return the raw reconstruction of a row in which nothing fires."""
-    silent = Code(dictionary.coder.shift.new_zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64))
+    value = dictionary.coder.shift.new_zeros(1, 1)
+    silent = Code(value, torch.zeros_like(value, dtype=torch.int64))
     return dictionary.decode(silent)[0].detach()

@@ -37,7 +37,7 @@ class DictionaryReport:
 
 
 class DictionaryMetrics:
-    """Accumulate a `DictionaryReport`."""
+    """Accumulate a `DictionaryReport` on the dictionary's device; the report is on the CPU."""
 
     def __init__(
         self, dictionary: Dictionary, *, density_floor: float = 1e-3, n_groups: int = N_GROUPS, seed: int
@@ -45,7 +45,8 @@ class DictionaryMetrics:
         self._dictionary = dictionary
         centres = self._views(decoder_bias(dictionary)[None])
         self._fit = {name: Reconstruction(c[0], n_groups=n_groups) for name, c in centres.items()}
-        self._code = CodeStatistics(dictionary.n_latents, density_floor=density_floor, n_groups=n_groups)
+        device = dictionary.coder.shift.device
+        self._code = CodeStatistics(dictionary.n_latents, density_floor=density_floor, n_groups=n_groups, device=device)
         self._scaling = _scaling(dictionary, n_groups, seed)
 
     @property

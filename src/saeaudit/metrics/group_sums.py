@@ -26,12 +26,18 @@ Statistic = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class GroupSums:
-    """Named fp64 sums "group *shape"; `rows`, the number of rows of each group, is always kept."""
+    """Named fp64 sums "group *shape"; `rows`, the number of rows of each group, is always kept.
 
-    def __init__(self, n_groups: int = N_GROUPS, **shapes: tuple[int, ...]) -> None:
+    Rows are added on `device`; what is asked of the sums comes to the CPU.
+    """
+
+    def __init__(
+        self, n_groups: int = N_GROUPS, *, device: torch.device | str = "cpu", **shapes: tuple[int, ...]
+    ) -> None:
         self.n_groups = n_groups
         self._sums = {
-            name: torch.zeros(n_groups, *shape, dtype=torch.float64) for name, shape in (shapes | {"rows": ()}).items()
+            name: torch.zeros(n_groups, *shape, dtype=torch.float64, device=device)
+            for name, shape in (shapes | {"rows": ()}).items()
         }
 
     @property
@@ -41,7 +47,7 @@ class GroupSums:
 
     def add(self, group: Int[Tensor, " row"], **values: Shaped[Tensor, "row ..."]) -> None:
         """Add rows; `group` numbers the documents' group of each row from 0 on."""
-        self._sums["rows"].index_add_(0, group, torch.ones(len(group), dtype=torch.float64))
+        self._sums["rows"].index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
         for name, value in values.items():
             self._sums[name].index_add_(0, group, value.double())
 
@@ -59,7 +65,7 @@ class GroupSums:
 
     def total(self, name: str) -> Float[Tensor, "..."]:
         """Return a sum over all groups."""
-        return self._sums[name].sum(0)
+        return self._sums[name].sum(0).cpu()
 
     def weights(self, *, n_resamples: int, seed: int) -> Float[Tensor, "draw group"]:
         """Return how often each group counts: row 0 counts each once, every other row is a resample.
@@ -69,7 +75,7 @@ class GroupSums:
         Raises:
             EvidenceError: there are no rows (code `no-rows`).
         """
-        seen = self._sums["rows"] > 0
+        seen = self._sums["rows"].cpu() > 0
         n_seen = int(seen.sum())
         if n_seen == 0:
             raise EvidenceError("a metric was asked for 0 rows; pass held-out rows", code="no-rows")
@@ -81,7 +87,7 @@ class GroupSums:
     def weighted(self, name: str, weights: Float[Tensor, "draw group"], at: slice = ALL) -> Float[Tensor, "draw ..."]:
         """Return a sum for each row of `weights`; of a sum "group index *shape" only the indices `at`."""
         value = self._sums[name]
-        return torch.tensordot(weights, value if value.dim() == 1 else value[:, at], dims=1)
+        return torch.tensordot(weights, (value if value.dim() == 1 else value[:, at]).cpu(), dims=1)
 
     def bounds(self, draws: Float[Tensor, "draw *shape"]) -> Float[Tensor, "2 *shape"]:
         """Return (low, high) of a number from its draws; row 0 is the number itself, as in `weights`.

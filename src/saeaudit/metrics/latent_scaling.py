@@ -23,7 +23,7 @@ from saeaudit.dictionaries.ops import dot_at
 from saeaudit.metrics.group_sums import N_GROUPS, GroupSums
 
 _FIXED = 4  # sums that every latent has: firings, Σf, Σf², Σf·(own f)
-_CHUNK_LATENTS = 1024
+_CHUNK_LATENTS = 128  # their draws stay in the cache
 
 
 class LatentEstimate(NamedTuple):
@@ -66,7 +66,8 @@ class ScalingSums:
             targets: names; β is linear in the target, so that of a sum needs no sums of its own.
             error: add the latent's own part of each target back, y = e + f_j w_j.
         """
-        dots = torch.stack([self.dots[t] for t in targets]).sum(0)
+        first, *others = targets
+        dots = sum((self.dots[t] for t in others), self.dots[first])
         if error:
             dots = dots + self.overlap * torch.stack([self.own[t] for t in targets]).sum(0)
         return dots / (self.power * self.f2)
@@ -96,12 +97,12 @@ class LatentScaling:
         self._targets, self._centred = tuple(targets), tuple(centred)
         n_latents, d_model = direction.shape
         exact = direction.double()
-        self._power = exact.square().sum(1)
-        self._own = {name: (exact * w.double()).sum(1) for name, w in (own or {}).items()}
+        self._power = exact.square().sum(1).cpu()
+        self._own = {name: (exact * w.double()).sum(1).cpu() for name, w in (own or {}).items()}
         sums = {"latents": (n_latents, _FIXED + len(self._targets))}
         for name in self._centred:
             sums |= {f"y {name}": (d_model,), f"yy {name}": ()}
-        self._sums = GroupSums(n_groups, **sums)
+        self._sums = GroupSums(n_groups, device=direction.device, **sums)
 
     @property
     def firings(self) -> Float[Tensor, " latent"]:
@@ -167,7 +168,7 @@ class LatentScaling:
     def _at(self, part: slice, weights: Float[Tensor, "draw group"]) -> ScalingSums:
         _, f, f2, overlap, *dots = self._sums.weighted("latents", weights, part).unbind(2)
         by_target = dict(zip(self._targets, dots, strict=True))
-        n, direction = self._sums.weighted("rows", weights), self._direction[part].double()
+        n, direction = self._sums.weighted("rows", weights), self._direction[part].cpu().double()
         variance = {}
         for name in self._centred:
             mean = self._sums.weighted(f"y {name}", weights) / n[:, None]

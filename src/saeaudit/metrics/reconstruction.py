@@ -46,7 +46,7 @@ class Reconstruction:
     def __init__(self, centre: Float[Tensor, " d_model"], *, n_groups: int = N_GROUPS) -> None:
         self._centre = centre.double()
         vector = (len(centre),)
-        self._sums = GroupSums(n_groups, x=vector, error=vector, xx=(), xe=(), ee=())
+        self._sums = GroupSums(n_groups, device=centre.device, x=vector, error=vector, xx=(), xe=(), ee=())
 
     def update(
         self, x: Float[Tensor, "row d_model"], x_hat: Float[Tensor, "row d_model"], group: Int[Tensor, " row"]
@@ -62,7 +62,7 @@ class Reconstruction:
     @property
     def mean(self) -> Float[Tensor, " d_model"]:
         """Mean of the rows, fp64."""
-        return self._sums.total("x") / self._sums.n_rows + self._centre
+        return self._sums.total("x") / self._sums.n_rows + self._centre.cpu()
 
     def result(self, *, n_resamples: int = 500, seed: int) -> ReconstructionReport:
         """Return the report.
@@ -77,7 +77,7 @@ class Reconstruction:
         xx, xe = _about(mean, sums)
         varies = xx > _ROUNDING * sums["xx"]
         xx = torch.where(varies, xx, torch.nan)
-        raw_xx, raw_xe = _about(-self._centre, sums)
+        raw_xx, raw_xe = _about(-self._centre.cpu(), sums)
         return {
             "fvu": sums["ee"] / xx,
             "cosine": _cosine(xx, xe, sums["ee"]),

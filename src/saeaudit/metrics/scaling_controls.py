@@ -40,6 +40,7 @@ class ControlledScaling:
         seed: int,
     ) -> None:
         noise = torch.randn(direction.shape, generator=torch_generator(seed, "scaling", "directions"))
+        noise = noise.to(direction.device)
         norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
         other = (torch.nn.functional.normalize(noise, dim=1) * norm).to(direction.dtype)
         self.real = LatentScaling(direction, targets, own=own, centred=centred, n_groups=n_groups)
@@ -51,7 +52,7 @@ class ControlledScaling:
         self, code: Code, targets: Mapping[str, Float[Tensor, "row d_model"]], group: Int[Tensor, " row"]
     ) -> None:
         """Add rows to all three."""
-        order = torch.randperm(len(group), generator=self._generator)
+        order = torch.randperm(len(group), generator=self._generator).to(group.device)
         one = torch.zeros_like(group)
         self.real.update(code, targets, group)
         self.shuffled.update(code, targets, one, regressor=Code(code.values[order], code.indices[order]))

@@ -88,13 +88,14 @@ def replacements(
     dictionary: Dictionary, residuals: Residuals, mean: Float[Tensor, "*side d_model"]
 ) -> dict[str, dict[str, Float[Tensor, "row d_model"]]]:
     """Return what takes the place of each side's residual, by arm and side."""
-    h = torch.stack(list(residuals.values()), 1).float()
+    device = dictionary.coder.shift.device
+    h = torch.stack([residual.to(device, torch.float32) for residual in residuals.values()], 1)
     base, tuned = h[:, 0], h[:, -1]
     x = {"sae": base, "diff": tuned - base, "crosscoder": h}[dictionary.kind]
     estimates = {
         "splice": dictionary.decode(dictionary.encode(x)),
         "zero": torch.zeros_like(x),
-        "mean": mean.to(x.dtype).expand_as(x),
+        "mean": mean.to(x).expand_as(x),
     }
     if dictionary.kind == "diff":
         return {arm: {"base": tuned - e, "tuned": base + e} for arm, e in estimates.items()}
@@ -107,7 +108,7 @@ def _run(
     """Return (logits that predict a token from a kept position, residuals of the kept positions)."""
     with Capture(model, [site]) as captured:
         logits = _logits(model, ids, skip_first)
-    return logits, captured.values[site][0, skip_first:].cpu()
+    return logits, captured.values[site][0, skip_first:]
 
 
 def _spliced(
@@ -126,4 +127,4 @@ def _spliced(
 
 def _logits(model: "PreTrainedModel", ids: Int[Tensor, "1 pos"], skip_first: int) -> Float[Tensor, "token vocab"]:
     out = model(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=ids.shape[1] - skip_first)
-    return out.logits[0, :-1].float().cpu()
+    return out.logits[0, :-1].float()

@@ -23,7 +23,7 @@ from saeaudit.training.config import CheckpointConfig, TrainConfig
 from saeaudit.training.early_stop import Patience
 from saeaudit.training.state import RunState
 
-_SCHEMA = 2
+_SCHEMA = 3
 _NAME = re.compile(r"step-(\d{9})")
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 

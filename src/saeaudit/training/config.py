@@ -33,7 +33,9 @@ class TrainConfig(BaseModel):
 
     Attributes:
         n_steps: optimiser steps.
-        lr: peak learning rate; None means 2e-4 / sqrt(n_latents / 2**14) (arXiv 2406.04093, section 2).
+        lr: peak learning rate of the weights; None means 2e-4 / sqrt(n_latents / 2**14) (arXiv 2406.04093, section 2).
+        bias_lr_factor: rate of the biases over `lr`; None means 1 where latents compete for places, and elsewhere the
+            square root of the input width (both sides of a crosscoder together).
         betas: decay rates of Adam's moments; None means (0.9, 0.999).
         warmup: share of the steps in which the rate rises linearly.
         decay: share of the steps, at the end, in which it falls linearly to 0.
@@ -49,6 +51,7 @@ class TrainConfig(BaseModel):
 
     n_steps: int = Field(ge=1)
     lr: float | None = Field(default=None, gt=0)
+    bias_lr_factor: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] | None = None
     warmup: float = Field(default=0.05, ge=0, le=1)
     decay: float = Field(default=0.2, ge=0, le=1)

@@ -1,13 +1,14 @@
 """Published recipes by name, in our scaling; and where each departs from its source.
 
 Sources scale x to a mean of |x|^2 = d (width) or 1; ours is d. Lengths (thresholds, bandwidths) of the latter are
-multiplied by sqrt(d) and penalties of a count by d. Common departures: statistics are those of the harvest, `b_dec`
-starts at the mean (no geometric median), decoder rows start on the sphere with the encoder as their copy, and a
-crosscoder's sides share one scale.
+multiplied by sqrt(d), as is the rate at which Adam moves biases, and penalties of a count by d. Common departures:
+statistics are those of the harvest, `b_dec` starts at the mean (no geometric median), decoder rows start on the sphere
+with the encoder as their copy, and a crosscoder's sides share one scale.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -59,11 +60,14 @@ def raw_units(stats: SiteStatistics) -> SiteStatistics:
     return replace(stats, mean=torch.zeros_like(stats.mean), scale=torch.ones_like(stats.scale))
 
 
+_one_rate = partial(TrainConfig, bias_lr_factor=1.0)
+
+
 def _anthropic_l1(d: int, n_steps: int) -> Preset:
     return Preset(
         "Anthropic, Circuits Updates April 2024, 'Update on how we train SAEs'",
         DictionaryConfig(kind="sae", n_latents=8 * d, sparsity="relu", penalty=Penalty(weight=5.0)),
-        TrainConfig(n_steps=n_steps, lr=5e-5, warmup=0.0, decay=0.2, clip_norm=1.0),
+        _one_rate(n_steps=n_steps, lr=5e-5, warmup=0.0, decay=0.2, clip_norm=1.0),
         batch_size=2048,
     )
 
@@ -72,7 +76,7 @@ def _gated(d: int, n_steps: int) -> Preset:
     return Preset(
         "arXiv 2404.16014; rate from its authors' post on LessWrong; lambda is swept there",
         DictionaryConfig(kind="sae", n_latents=16 * d, sparsity="gated", published=PublishedConfig(pre_bias=True)),
-        TrainConfig(n_steps=n_steps, lr=3e-4, betas=(0.0, 0.999), decay=0.0),
+        _one_rate(n_steps=n_steps, lr=3e-4, betas=(0.0, 0.999), decay=0.0),
         batch_size=4096,
     )
 
@@ -84,7 +88,7 @@ def _jumprelu(d: int, n_steps: int) -> Preset:
         DictionaryConfig(
             kind="sae", n_latents=16 * d, sparsity="jumprelu", jumprelu=rule, penalty=Penalty(weight=1e-3 * d)
         ),
-        TrainConfig(n_steps=n_steps, lr=7e-5, betas=(0.0, 0.999), decay=0.0),
+        TrainConfig(n_steps=n_steps, lr=7e-5, bias_lr_factor=d**0.5, betas=(0.0, 0.999), decay=0.0),
         batch_size=4096,
     )
 
@@ -93,7 +97,7 @@ def _topk(d: int, n_steps: int) -> Preset:
     return Preset(
         "arXiv 2406.04093, section 2 and appendix A",
         DictionaryConfig(kind="sae", n_latents=16 * d, k=32, sparsity="topk", published=PublishedConfig(pre_bias=True)),
-        TrainConfig(n_steps=n_steps, decay=0.0),
+        _one_rate(n_steps=n_steps, decay=0.0),
         batch_size=2048,
     )
 
@@ -102,7 +106,7 @@ def _batchtopk(d: int, n_steps: int) -> Preset:
     return Preset(
         "arXiv 2412.06410",
         DictionaryConfig(kind="sae", n_latents=16 * d, k=32),
-        TrainConfig(n_steps=n_steps),
+        _one_rate(n_steps=n_steps),
         batch_size=4096,
     )
 
@@ -111,7 +115,7 @@ def _matryoshka(d: int, n_steps: int) -> Preset:
     return Preset(
         "arXiv 2503.17547",
         DictionaryConfig(kind="sae", n_latents=16 * d, k=32, sparsity="matryoshka"),
-        TrainConfig(n_steps=n_steps),
+        _one_rate(n_steps=n_steps),
         batch_size=2048,
     )
 
@@ -121,7 +125,7 @@ def _crosscoder_minder(d: int, n_steps: int) -> Preset:
     return Preset(
         "arXiv 2504.02922 (100 M rows, 2 epochs; scales each side by itself)",
         DictionaryConfig(kind="crosscoder", n_latents=32 * d, k=100, anneal=anneal),
-        TrainConfig(n_steps=n_steps, lr=1e-4),
+        _one_rate(n_steps=n_steps, lr=1e-4),
         batch_size=2048,
     )
 
@@ -130,7 +134,7 @@ def _diffsae_toolkit(d: int, n_steps: int) -> Preset:
     return Preset(
         "science-of-finetuning/diffing-toolkit, which also trains recon 'l2norm'",
         DictionaryConfig(kind="diff", n_latents=2 * d, k=100),
-        TrainConfig(n_steps=n_steps, lr=1e-4),
+        _one_rate(n_steps=n_steps, lr=1e-4),
         batch_size=2048,
     )
 
@@ -150,7 +154,7 @@ def _diffsae_backdoor(d: int, n_steps: int) -> Preset:
             penalty=Penalty(weight=1e-4 / 32, warmup=0.0),
             published=published,
         ),
-        TrainConfig(n_steps=n_steps, lr=1e-4, warmup=0.0, decay=0.0, dead_after=10_000 * 256),
+        _one_rate(n_steps=n_steps, lr=1e-4, warmup=0.0, decay=0.0, dead_after=10_000 * 256),
         batch_size=256,
         scaled=False,
     )
@@ -170,7 +174,7 @@ def _crosscoder_backdoor(d: int, n_steps: int) -> Preset:
             crosscoder=CrosscoderConfig(score="none"),
             published=PublishedConfig(tied="free", plain_penalty=True),
         ),
-        TrainConfig(n_steps=n_steps, lr=1e-4, warmup=0.0, decay=0.0, dead_after=10_000 * 256),
+        _one_rate(n_steps=n_steps, lr=1e-4, warmup=0.0, decay=0.0, dead_after=10_000 * 256),
         batch_size=256,
         scaled=False,
     )

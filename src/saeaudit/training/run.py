@@ -18,6 +18,7 @@ from saeaudit.training.config import CheckpointConfig, TrainConfig
 from saeaudit.training.dead import FiringRecord, dead_after_rows
 from saeaudit.training.losses import terms_for
 from saeaudit.training.memory import memory_errors
+from saeaudit.training.optimiser import adam, set_rate
 from saeaudit.training.schedule import default_lr, lr_factor
 from saeaudit.training.sharing import average_gradients, clip_gradients, own_rows
 from saeaudit.training.state import RunState, require_finite
@@ -90,9 +91,7 @@ class Run:
         self.state = RunState(FiringRecord(dictionary.n_latents, device=self.device), ends_at=config.n_steps)
         self.stored: Path | None = None
         self._peak_lr = config.lr or default_lr(dictionary.config.n_latents)
-        self._optimiser = torch.optim.Adam(
-            dictionary.coder.parameters(), lr=self._peak_lr, betas=config.betas or (0.9, 0.999), fused=True
-        )
+        self._optimiser = adam(dictionary.coder, config)
         self._gemm = EncodeGemm(resolve_precision(config.precision, self.device))
 
     @property
@@ -211,9 +210,9 @@ class Run:
         return norm
 
     def _update(self) -> float:
-        """Move the weights; return the learning rate."""
+        """Move the weights; return their learning rate."""
         lr = self._peak_lr * lr_factor(self.state.step, self.config, ends_at=self.state.ends_at)
-        self._optimiser.param_groups[0]["lr"] = lr
+        set_rate(self._optimiser, lr)
         self._optimiser.step()
         self._optimiser.zero_grad()
         self.dictionary.coder.project_weights()

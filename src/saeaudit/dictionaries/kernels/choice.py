@@ -23,8 +23,9 @@ from saeaudit.errors import ConfigError, MissingExtra
 
 VARIABLE = "SAEAUDIT_KERNELS"
 
-# Where a dense product and a bag cost the same on one CPU thread: 0.15 of the places at B 1024, d 576, F 2304.
-_DENSE_SHARE = 1 / 8
+# Where a dense product and a bag cost the same on one CPU thread: 0.15 of the places at B 1024, d 576, F 2304, and 0.09
+# at B 2048, F 3225.
+_DENSE_SHARE = 1 / 10
 
 
 @runtime_checkable
