@@ -149,6 +149,23 @@ def test_a_detector_that_sees_it_at_budget_zero_is_refused(flips, when):
     assert caught.value.code == "vacuous-detector"
 
 
+def test_a_flip_that_rounding_turns_is_left_out_and_counted(flips, climbed):
+    """The detector sees the behaviour in the first answer of flip 1, the one without a perturbation."""
+    asked = []
+
+    def unsteady(i, text):
+        asked.append(i)
+        return is_back(i, text) or (i == 1 and asked.count(1) == 1)
+
+    config = LADDER.model_copy(update={"n_steps": 5})
+    found = climb(PAIR, ONE_ROUTE, flips, unsteady, config, seed=0, n_new=1)
+    assert found.n_unsteady == 1 and climbed.n_unsteady == 0
+    steady = climb(PAIR, ONE_ROUTE, flips[:1] + flips[2:], is_back, config, seed=0, n_new=1)
+    for arm, alone in ((found.attack, steady.attack), (found.random, steady.random)):
+        assert torch.equal(arm.came_back, alone.came_back) and not bool(arm.came_back[:, 0].any())
+    assert bool(found.attack.came_back.any())
+
+
 def test_no_flips_are_refused():
     with pytest.raises(EvidenceError, match="nothing to bring back") as caught:
         climb(PAIR, ONE_ROUTE, [], is_back, LADDER, seed=0)

@@ -134,7 +134,8 @@ class _Answers(NamedTuple):
 
 def _answers(session: Session) -> _Answers:
     """Answer selection prompts; if the trigger turns hardly any answer, there are no forks."""
-    trigger, benign = session.data.sample("selection", session.config.behaviour.n_choice_prompts)
+    n = session.config.behaviour.n_choice_prompts
+    (trigger, _), (_, benign) = session.data.sample("selection", n), session.data.sample("selection", -(-n // 2))
     counterparts = [_counterpart(session, i) for i in trigger]
     prompts = [session.data.prompts[i].text for i in trigger + benign]
     made = continue_plain(session.pair.tuned, prompts + counterparts, n_new=N_ANSWER_TOKENS)

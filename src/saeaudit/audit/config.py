@@ -45,7 +45,9 @@ class BehaviourSizes(_Section):
 
     n_prompts: int = Field(default=60, ge=4, description="test prompts of each kind, trigger and benign")
     n_choice_prompts: int = Field(
-        default=24, ge=2, description="selection prompts of each kind for the choice of layer"
+        default=48,
+        ge=2,
+        description="trigger prompts of the selection split for the choice of the hold; half as many benign",
     )
     n_new_tokens: int = Field(default=40, ge=1)
     clamp_counts: tuple[int, ...] = (16, 64, 256, 512)

@@ -7,8 +7,9 @@ For prompts whose behaviour the clamp removed (valid flips), at each budget of t
 - control: a random direction of the same norm in the same null space.
 
 Both are judged by free generation with the clamp on, by the same detector that decided which prompts are flips. Budget
-0 is really run: it must give 0 %, else the detector is vacuous. Success at a budget counts for all larger ones, because
-the feasible sets are nested.
+0 is really run and must give nothing: where two tokens are about equally likely, rounding alone can turn a clamped
+answer, so flips that are not steady are left out and counted; if they are many, the detector is vacuous. Success at a
+budget counts for all larger ones, because the feasible sets are nested.
 
 The perturbation enters after the clamp, where the clamp cannot see it by definition: the result measures whether the
 held latents are complete, not whether a deployment is robust. Source: arXiv 2606.18322; budgets are relative to the
@@ -32,6 +33,8 @@ from saeaudit.recovery.nullspace import null_space
 from saeaudit.recovery.search import START, random_feasible, search
 from saeaudit.recovery.trial import Flip, Progress, enter_clamp, generate, longest_trial, require_flips
 from saeaudit.seeds import torch_generator
+
+MOST_UNSTEADY = 0.25
 
 
 class LadderConfig(BaseModel):
@@ -75,6 +78,7 @@ class LadderResult:
         random: random directions of equal norm.
         eps50: smallest budget at which half of the flips came back by attack, or None.
         leak: largest |A_S delta| / (|A_S| |delta|) over all perturbations; 0 is exact.
+        n_unsteady: flips left out because the behaviour is seen in them without a perturbation.
     """
 
     budgets: tuple[float, ...]
@@ -82,6 +86,7 @@ class LadderResult:
     random: ArmResult
     eps50: float | None
     leak: float
+    n_unsteady: int
 
 
 def climb(
@@ -109,46 +114,48 @@ def climb(
         progress: called with (work done, work), in steps and generations.
 
     Raises:
-        EvidenceError: there are no flips (code `no-flips`), or the detector sees the behaviour at budget 0
-            (`vacuous-detector`).
+        EvidenceError: there are no flips (code `no-flips`), or the detector sees the behaviour in more than a quarter
+            of them at budget 0 (`vacuous-detector`).
         InputError: the ids of a flip are not those of its prompt (`flip-ids`), or it has no answer (`empty-answer`).
         ConfigError: the clamp leaves no free direction (`no-null-space`).
         NumericsError: the model's logits are NaN or infinite.
     """
-    flips = flips[: config.n_items]
-    require_flips(pair.tuned, flips)
+    tried = flips[: config.n_items]
+    require_flips(pair.tuned, tried)
     free = null_space(edit.encoder)
+    n_rungs = len(config.budgets)
+    report = _Work(progress, len(tried) + config.n_steps + 2 * n_rungs * len(tried))
+    trial = _Trial(pair, edit, tried, came_back, n_new or longest_trial(pair.tuned, tried))
+    unpushed, seen = trial(torch.zeros(len(tried), free.d_model), torch.arange(len(tried)), None, report.after(0))
+    kept = _steady(seen)
+    flips, n = [tried[i] for i in kept], len(kept)
     objective = _objective(pair, edit, flips, config)
-    n, n_rungs = len(flips), len(config.budgets)
     item = torch.arange(n).repeat_interleave(n_rungs)
     budgets = objective.anchor_norm[item] * torch.tensor(config.budgets).repeat(n)
-    report = _Work(progress, config.n_steps + n + 2 * len(item))
     found = search(
         lambda delta, rows: objective(delta, item[rows]),
         budgets,
         free,
         n_steps=config.n_steps,
         starts=random_feasible(START * budgets, free, torch_generator(seed, "recovery", "search")),
-        progress=report.after(0),
+        progress=report.after(len(tried)),
     )
     chance = random_feasible(budgets, free, torch_generator(seed, "recovery", "random"))
-    trial = _Trial(pair, edit, flips, came_back, n_new or longest_trial(pair.tuned, flips))
-    unpushed, still = trial(torch.zeros(n, free.d_model), torch.arange(n), None, report.after(config.n_steps))
-    _require_honest(still)
-    same = [unpushed[i].token_ids for i in item.tolist()]
+    original = torch.tensor(kept)[item]
+    same = [unpushed[i].token_ids for i in original.tolist()]
     hoped = [
         flips[i].answer_ids if success else ids
         for i, success, ids in zip(item.tolist(), found.success.tolist(), same, strict=True)
     ]
-    _, attack = trial(found.delta, item, hoped, report.after(config.n_steps + n))
-    _, random = trial(chance, item, same, report.after(config.n_steps + n + len(item)))
+    _, attack = trial(found.delta, original, hoped, report.after(len(tried) + config.n_steps))
+    _, random = trial(chance, original, same, report.after(len(tried) + config.n_steps + len(item)))
     arms = [
-        ArmResult(name, torch.cat([still[:, None], back.reshape(n, n_rungs)], 1))
+        ArmResult(name, torch.cat([seen[kept][:, None], back.reshape(n, n_rungs)], 1))
         for name, back in (("search", attack), ("random direction", random))
     ]
     leak = max(_leak(edit, found.delta), _leak(edit, chance))
     ladder = (0.0, *config.budgets)
-    return LadderResult(ladder, arms[0], arms[1], _eps50(arms[0], ladder), leak)
+    return LadderResult(ladder, arms[0], arms[1], _eps50(arms[0], ladder), leak, len(tried) - n)
 
 
 @dataclass(frozen=True)
@@ -176,13 +183,17 @@ class _Trial:
         return made, torch.tensor(back)
 
 
-def _require_honest(unpushed: Bool[Tensor, " item"]) -> None:
-    if bool(unpushed.any()):
+def _steady(unpushed: Bool[Tensor, " item"]) -> list[int]:
+    """Return the flips in which nothing is seen without a perturbation."""
+    n_seen = int(unpushed.sum())
+    if n_seen > MOST_UNSTEADY * len(unpushed):
         raise EvidenceError(
-            "the behaviour is seen under the clamp without any perturbation: the detector or the set of flips is "
-            "wrong; use for both the detector and the number of tokens that chose the flips",
+            f"in {n_seen} of {len(unpushed)} flips the behaviour is seen under the clamp without any perturbation: the "
+            "detector or the set of flips is wrong; use for both the detector and the number of tokens that chose the "
+            "flips",
             code="vacuous-detector",
         )
+    return (~unpushed).nonzero()[:, 0].tolist()
 
 
 def _objective(pair: Pair, edit: LatentEdit, flips: Sequence[Flip], config: LadderConfig) -> ClampedContinuation:
