@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from saeaudit.audit import AuditConfig, AuditResult, audit
+    from saeaudit.audit import AuditConfig, AuditResult
     from saeaudit.dictionaries import load_dictionary
     from saeaudit.models import load_model, load_pair
 
 _WHERE = {
-    "audit": "saeaudit.audit",
     "AuditConfig": "saeaudit.audit",
     "AuditResult": "saeaudit.audit",
     "load_dictionary": "saeaudit.dictionaries",
@@ -22,7 +21,7 @@ _WHERE = {
     "load_pair": "saeaudit.models",
 }
 
-__all__ = ["AuditConfig", "AuditResult", "__version__", "audit", "load_dictionary", "load_model", "load_pair"]
+__all__ = ["AuditConfig", "AuditResult", "__version__", "load_dictionary", "load_model", "load_pair"]
 
 
 def __getattr__(name: str) -> Any:

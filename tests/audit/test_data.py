@@ -85,3 +85,17 @@ def test_too_little_to_calibrate_on_is_evidence_not_a_crash(small_config, base):
     with pytest.raises(EvidenceError) as caught:
         prepare(small_config(detection={"target_fpr": 0.001}), base)
     assert caught.value.code == "calibration-too-small" and caught.value.needed >= 999
+
+
+def test_texts_for_the_cost_of_a_hold_have_tokens_to_measure(small_config, base, tmp_path):
+    texts = ["a", "b", *(f"some ordinary words about number {i} and more" for i in range(9)), "c"]
+    corpus = tmp_path / "c.txt"
+    corpus.write_text("\n\n".join(texts))
+    data = prepare(small_config(corpus=corpus), base)
+    assert len(data.neutral) == 4 and not {"a", "b", "c"} & set(data.neutral)
+    read = [d.text for d in data.documents.documents if d.role == "corpus"]
+    assert sorted([*read, *data.neutral]) == sorted(texts)
+    corpus.write_text("one document only, of several words")
+    with pytest.raises(InputError, match="at least 4 are needed") as caught:
+        prepare(small_config(corpus=corpus), base)
+    assert caught.value.code == "corpus-too-small"

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from saeaudit.audit import Silent, audit
 from saeaudit.audit.stages import Stages
 from saeaudit.audit.workbench import open_workbench
+from saeaudit.errors import NumericsError
 from saeaudit.findings import load_findings
 from saeaudit.models import load_model
 from saeaudit.report import write_report
@@ -149,3 +150,15 @@ def test_a_finished_comparison_is_not_repeated(places, small_config, tmp_path, m
     monkeypatch.setattr(Silent, "stage", lambda self, name: pytest.fail(name) if name != "load" else None)
     assert audit(config, out=tmp_path / "out").findings == first
     assert (Stages(tmp_path / "out", Silent())._directory / "equality.json").is_file()
+
+
+@pytest.mark.parametrize("where", ["block", "head"])
+def test_numbers_that_overflow_above_the_harvested_blocks_are_an_error(where, variants, small_config, tmp_path):
+    def overflow(model):
+        weight = model.model.layers[-1].mlp.down_proj.weight if where == "block" else model.lm_head.weight
+        weight.mul_(3e38)
+
+    config = small_config(tuned=variants.make(f"overflow-{where}", overflow), layers=(0,))
+    with pytest.raises(NumericsError, match=r"of the tuned model .* in document 'trigger/.*' at token \d+") as caught:
+        audit(config, out=tmp_path / "o")
+    assert caught.value.code == "non-finite"

@@ -7,7 +7,7 @@ import pytest
 
 from saeaudit.audit import Silent, audit
 from saeaudit.audit.run import audit_many
-from saeaudit.errors import ArtifactError
+from saeaudit.errors import ArtifactError, InputError, SaeAuditError
 from saeaudit.findings import FILE_NAME, load_findings
 
 STAGES = [
@@ -117,3 +117,17 @@ def test_too_few_prompts_abstain_and_name_the_number(small_config, places, tmp_p
     found = audit(small_config(benign_examples=few), out=tmp_path / "out").findings
     assert found.verdict == "abstain" and json.loads((tmp_path / "out" / FILE_NAME).read_text())["verdict"] == "abstain"
     assert "19" in " ".join(r.reason for r in found.rules)
+
+
+def test_a_mistake_does_not_keep_the_directory(small_config, places, tmp_path):
+    with pytest.raises(SaeAuditError):
+        audit(small_config(tuned=str(tmp_path / "nope")), out=tmp_path / "o")
+    assert audit(small_config(tuned=str(places.base)), out=tmp_path / "o").findings.verdict == "no-evidence"
+
+
+@pytest.mark.parametrize("option", ["trigger_examples", "benign_examples"])
+def test_one_file_of_examples_alone_is_refused_before_a_model_is_read(option, small_config, tmp_path):
+    config = small_config(base="nowhere", **{option: None})
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} was not given"):
+        audit(config, out=tmp_path / "o")
+    assert not (tmp_path / "o").exists()

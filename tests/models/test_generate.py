@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from saeaudit.errors import ConfigError, InputError, ModelError
+from saeaudit.errors import ConfigError, InputError, ModelError, NumericsError
 from saeaudit.models import Edit, greedy
 from tiny import CONTEXT, FAMILIES, TEXTS, tiny_model, tiny_tokenizer
 
@@ -145,3 +145,10 @@ def test_edits_may_differ_from_prompt_to_prompt(tiny_llama, tokenizer):
     ]
     assert greedy(tiny_llama, tokenizer, TEXTS, n_new=6, batch_size=2, edits=edits) == expected
     assert expected != greedy(tiny_llama, tokenizer, TEXTS, n_new=6)
+
+
+@pytest.mark.parametrize("drafts", [None, [(5, 6)] * len(TEXTS)], ids=["decoding", "checking drafts"])
+def test_a_model_whose_logits_are_not_numbers_writes_nothing(tiny_llama, tokenizer, drafts):
+    with pytest.raises(NumericsError, match="logits are NaN or infinite") as caught:
+        greedy(tiny_llama, tokenizer, TEXTS, n_new=4, edits={"layers.2": lambda h, _: h * torch.nan}, drafts=drafts)
+    assert caught.value.code == "non-finite"

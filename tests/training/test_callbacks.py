@@ -4,10 +4,12 @@ import io
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from planted_dictionaries import dictionary_for, planted
 from saeaudit.errors import MissingExtra, NumericsError, ResourceError
@@ -21,6 +23,7 @@ from saeaudit.training import (
     TrainConfig,
     progress_bars,
     tensor_batches,
+    terms_for,
     train,
     train_many,
 )
@@ -177,3 +180,84 @@ def test_a_display_of_its_own_lasts_as_long_as_the_run(batches, raises, last_lin
     with pytest.raises(raises) if raises else nullcontext():
         run(progress, batches=batches)
     assert not bars.live.is_started and last_line in drawn(bars)
+
+
+class Stored(Callback):
+    """Reads each checkpoint when it is told of it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_log(self, metrics):
+        self.seen.append(("log", metrics["step"]))
+
+    def on_checkpoint(self, step, directory):
+        state = json.loads((directory / "state.json").read_text())
+        weights = load_file(directory / "tensors.safetensors")
+        self.seen.append(("checkpoint", step, state["step"], "weight.W_enc" in weights, directory.name))
+
+
+def test_a_callback_is_told_of_a_checkpoint_once_it_is_complete(tmp_path):
+    stored = Stored()
+    run(stored, checkpoint=CheckpointConfig(directory=tmp_path, every=8))
+    assert [entry for entry in stored.seen if entry[0] == "checkpoint"] == [
+        ("checkpoint", n, n, True, f"step-{n:09d}") for n in (8, 16, 20)
+    ]
+    assert [entry[0] for entry in stored.seen] == ["log", "log", "checkpoint"] * 2 + ["log", "checkpoint"]
+
+
+def test_without_checkpoints_none_is_told_of():
+    stored = Stored()
+    run(stored)
+    assert [entry[0] for entry in stored.seen] == ["log"] * 5
+
+
+def trained(terms=None, *, log_every=1, n_steps=20, **settings):
+    """The dictionary and the logs of a run in which some latents are dead from its third step on."""
+    dictionary, numbers = dictionary_for(DATA, n_latents=48, **settings), Numbers()
+    with torch.no_grad():
+        dictionary.coder.b_enc[:16] -= 2
+    config = TrainConfig(n_steps=n_steps, lr=3e-3, dead_after=100, log_every=log_every)
+    batches = tensor_batches(DATA, 64, seed=0, n_steps=n_steps)
+    train(dictionary, batches, config, terms=terms, callbacks=[numbers])
+    return dictionary, numbers.logs
+
+
+@dataclass(frozen=True)
+class Scaled:
+    name: str
+    factor: float
+
+    def __call__(self, forward, dead, progress=1.0):
+        return self.factor * forward.fvu if self.factor else forward.target.new_zeros(())
+
+
+def test_a_share_is_that_of_the_gradients_norm():
+    _, logs = trained([Scaled("a", 3.0), Scaled("b", -1.0), Scaled("none", 0.0)])
+    for log in logs:
+        shares = [log[f"grad_share/{name}"] for name in ("a", "b", "none")]
+        assert shares == pytest.approx([0.75, 0.25, 0.0])
+
+
+@pytest.mark.parametrize("rule", ["relu", "gated"])
+def test_shares_follow_from_the_norms_of_runs_with_one_term_each(rule):
+    rule = {"sparsity": rule, "k": None}
+    dictionary, logs = trained(n_steps=1, **rule)
+    terms = terms_for(dictionary.config)
+    norms = {term.name: trained([term], n_steps=1, **rule)[1][0]["grad_norm"] for term in terms}
+    assert len(norms) > 1 and min(norms.values()) > 0
+    for name, norm in norms.items():
+        assert logs[0][f"grad_share/{name}"] == pytest.approx(norm / sum(norms.values()), rel=1e-5), name
+
+
+def test_shares_do_not_change_the_weights_and_those_of_dead_latents_count():
+    (often, logs), (seldom, _) = trained(log_every=1), trained(log_every=1000)
+    assert [log["grad_share/auxk"] > 0 for log in logs[:4]] == [False, False, True, True]
+    assert all(log["grad_share/recon"] + log["grad_share/auxk"] == pytest.approx(1) for log in logs)
+    for name, value in often.coder.state_dict().items():
+        assert torch.equal(value, seldom.coder.state_dict()[name]), name
+
+
+def test_one_term_has_no_share():
+    _, logs = trained(aux_alpha=0.0)
+    assert not any(name.startswith("grad_share") for name in logs[0])

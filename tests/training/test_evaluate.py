@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -53,3 +57,23 @@ def test_constant_rows_have_no_share_of_variance():
     dictionary, _ = random_dictionary("sae")
     with pytest.raises(NumericsError):
         evaluate(dictionary, [torch.ones(50, 6)])
+
+
+ON_ANOTHER_DEVICE = """
+import imitation_device
+
+kept = imitation_device.register()
+from planted_dictionaries import random_dictionary
+from saeaudit.training import evaluate
+
+dictionary, x = random_dictionary("crosscoder")
+cpu = evaluate(dictionary, [x])
+other = evaluate(dictionary.to(imitation_device.NAME), [x])
+assert abs(cpu.fvu - other.fvu) < 1e-5 * cpu.fvu and cpu.l0 == other.l0 and cpu.density.equal(other.density)
+"""
+
+
+def test_batches_are_brought_to_the_device_of_the_dictionary():
+    command, tests = [sys.executable, "-c", ON_ANOTHER_DEVICE], Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tests, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,9 +1,11 @@
 import doctest
 import importlib
+import json
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from planted_dictionaries import dictionary_for, planted
 from saeaudit.errors import EvidenceError, InputError, NumericsError, ResourceError
@@ -69,30 +71,85 @@ def test_a_stream_that_ends_early_says_when():
     assert caught.value.code == "stream-exhausted"
 
 
+def broken_at(step, value=float("nan"), n_steps=10):
+    """Batches of which one has a row that is not finite."""
+    for i, x in enumerate(batches(n_steps)):
+        yield torch.cat([x[:3], torch.full_like(x[:1], value), x[4:]]) if i == step else x
+
+
+class Seekable:
+    """Batches that can start at a given step."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def starting_at(self, step):
+        return iter(list(self.made)[step:])
+
+    def __iter__(self):
+        return self.starting_at(0)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_stops_before_it_reaches_the_weights(value):
-    bad = DATA.x[:64].clone()
-    bad[3, 2] = value
-    dictionary = small()
-    with pytest.raises(NumericsError, match="step 2") as caught:
-        train(dictionary, [DATA.x[:64], DATA.x[:64], bad, DATA.x[:64]], TrainConfig(n_steps=4))
+    dictionary, before, config = small(), small(), TrainConfig(n_steps=10)
+    with pytest.raises(NumericsError, match=r"loss/recon became \w+ at step 2 .*no checkpoint was written") as caught:
+        train(dictionary, broken_at(2, value), config)
     assert caught.value.code == "training-diverged"
-    assert all(bool(torch.isfinite(p).all()) for p in dictionary.parameters())
+    with pytest.raises(EvidenceError):
+        train(before, batches(2), config)
+    for (name, ours), theirs in zip(dictionary.named_parameters(), before.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
 
 
-def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):
-    class Steep:
-        name = "steep"
+class Steep:
+    """A root at 0: it has a value and no slope."""
 
-        def __call__(self, forward, dead, progress=1.0):
-            return (forward.fvu - forward.fvu.detach()).clamp_min(0).sqrt() if progress > 0.5 else forward.fvu
+    name = "steep"
 
+    def __call__(self, forward, dead, progress=1.0):
+        return (forward.fvu - forward.fvu.detach()).clamp_min(0).sqrt() if progress > 0.5 else forward.fvu
+
+
+class Overflows:
+    """Too large to be written, with an ordinary slope."""
+
+    name = "large"
+
+    def __call__(self, forward, dead, progress=1.0):
+        return forward.fvu + (float("inf") if progress > 0.5 else 0.0)
+
+
+@pytest.mark.parametrize(("term", "said"), [(Steep(), "grad_norm became nan"), (Overflows(), "loss/large became inf")])
+def test_a_loss_or_a_gradient_alone_that_is_not_finite_is_named(tmp_path, term, said):
     dictionary = small()
     checkpoint = CheckpointConfig(directory=tmp_path, every=2)
-    with pytest.raises(NumericsError, match=r"gradient norm became nan at step 5.*step-000000004") as caught:
-        train(dictionary, batches(10), TrainConfig(n_steps=10), terms=[Steep()], checkpoint=checkpoint)
+    with pytest.raises(NumericsError, match=rf"{said} at step 5.*step-000000004") as caught:
+        train(dictionary, batches(10), TrainConfig(n_steps=10), terms=[term], checkpoint=checkpoint)
     assert caught.value.code == "training-diverged"
     assert all(bool(torch.isfinite(p).all()) for p in dictionary.parameters())
+
+
+def test_the_batch_of_a_step_that_is_not_finite_is_kept_beside_the_checkpoints(tmp_path):
+    made, checkpoint = list(broken_at(5)), CheckpointConfig(directory=tmp_path, every=4)
+    kept = tmp_path / "diverged-000000005"
+    with pytest.raises(NumericsError, match=f"which is in {kept}"):
+        train(small(), Seekable(made), TrainConfig(n_steps=10), checkpoint=checkpoint)
+    x = load_file(kept / "batch.safetensors")["x"]
+    assert torch.equal(x.nan_to_num(7.0), made[5].nan_to_num(7.0)) and bool(x[3].isnan().all())
+    written = json.loads((kept / "step.json").read_text())
+    assert written["step"] == 5
+    assert written["numbers"] == {"loss/recon": "nan", "loss/auxk": "0.0", "grad_norm": "nan"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "step-000000004"]
+    done = train(small(), batches(10), TrainConfig(n_steps=10), checkpoint=checkpoint)
+    assert done.n_steps == 10, "what is kept is not taken for a checkpoint"
+
+
+def test_a_disk_that_refuses_the_batch_does_not_hide_the_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    checkpoint = CheckpointConfig(directory=tmp_path / "file" / "checkpoints")
+    with pytest.raises(NumericsError, match="Check the batch of that step for"):
+        train(small(), Seekable(broken_at(5)), TrainConfig(n_steps=10), checkpoint=checkpoint)
 
 
 def test_memory_that_runs_out_is_an_error_with_sizes(tmp_path):
@@ -191,8 +248,8 @@ def test_a_bfloat16_encoder_reaches_the_same_fit():
 
 def test_rows_since_firing_are_counted_in_rows():
     record = FiringRecord(3)
-    record.update(torch.tensor([0, 1, 0]), 10)
-    record.update(torch.tensor([1]), 5)
+    record.update(torch.tensor([0, 1, 0, 2]), torch.tensor([True, True, True, False]), 10)
+    record.update(torch.tensor([1, 0]), torch.tensor([True, False]), 5)
     assert record.dead(4).tolist() == [True, False, True]
     assert record.dead(5).tolist() == [False, False, True]
     assert record.last_fired.tolist() == [10, 15, 0]

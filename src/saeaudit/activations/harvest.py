@@ -12,6 +12,7 @@ Precision: GEMMs in bf16 where the CPU or GPU has fast bf16, the residual stream
 ratio to the noise, `delta_snr`: differences are small, and pure bf16 would drown the smallest.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -214,11 +215,11 @@ def delta_snr(exact: Mapping[str, Tensor], fast: Mapping[str, Tensor]) -> dict[s
     """Return RMS(difference) / RMS(change of the difference by reduced precision), per tensor; higher is better.
 
     Below 10 the reduced precision is worth a warning, below 3 it must not be used. Identical models give infinity:
-    nothing is lost where there is no difference and no noise.
+    nothing is lost where there is no difference and no noise. Where reduced precision overflows, it is 0.
     """
     out = {}
     for name, reference in exact.items():
         noise = (fast[name] - reference).double().square().mean().sqrt().item()
         signal = reference.double().square().mean().sqrt().item()
-        out[name] = signal / noise if noise > 0 else float("inf")
+        out[name] = float("inf") if noise == 0 else signal / noise if math.isfinite(noise) else 0.0
     return out

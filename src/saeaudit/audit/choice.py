@@ -175,7 +175,7 @@ def _candidates(session: Session, given: _Answers) -> list[Candidate]:
     for k, (site, order) in enumerate(orders.items()):
         # As many latents as dimensions would leave no direction in which the hold could be tested.
         most = min(len(order) - 1, session.dictionary(site).d_model - 2)
-        sets = [order[:q] for q in session.config.behaviour.clamp_counts if q <= most]
+        sets = [order[:q] for q in session.config.behaviour.clamp_counts if q <= most] or [order[:most]]
         edits = [session.edit(folded[site], site, tuple(latents)) for latents in sets]
         changed = score_answers(session.pair, edits, given.prompts[benign], given.answers[benign])
         for latents, removed, scores in zip(sets, removed_by(edits), changed, strict=True):

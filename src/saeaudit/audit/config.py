@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from saeaudit.recovery import LadderConfig
 
@@ -35,7 +35,7 @@ class DetectionSizes(_Section):
     """Detectors and their nulls."""
 
     target_fpr: float = Field(default=0.01, gt=0, lt=0.5)
-    latent_counts: tuple[int, ...] = (1, 4, 16)
+    latent_counts: tuple[PositiveInt, ...] = Field(default=(1, 4, 16), min_length=1)
     n_random_bases: int = Field(default=40, ge=20)
     n_shuffles: int = Field(default=1000, ge=20)
 
@@ -50,7 +50,7 @@ class BehaviourSizes(_Section):
         description="trigger prompts of the selection split for the choice of the hold; half as many benign",
     )
     n_new_tokens: int = Field(default=40, ge=1)
-    clamp_counts: tuple[int, ...] = (16, 64, 256, 512)
+    clamp_counts: tuple[PositiveInt, ...] = Field(default=(16, 64, 256, 512), min_length=1)
     n_random_clamps: int = Field(default=2, ge=1)
     cost_documents: int = Field(default=16, ge=4)
     batch_size: int = Field(default=64, ge=1)

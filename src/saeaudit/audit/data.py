@@ -24,10 +24,11 @@ from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.prompts import Prompt, read_corpus, read_prompts
 from saeaudit.detection import PairedRows, PromptTokens, Role, group_near_duplicates, split_prompts
 from saeaudit.errors import InputError
-from saeaudit.models import LoadedModel, context_length
+from saeaudit.models import LoadedModel, context_length, encode_texts
 
 SKIP_FIRST = 4
 HOLD_OUT_EVERY = 8
+MIN_NEUTRAL = 2
 FRACTIONS: dict[Role, float] = {"dictionary": 0.2, "selection": 0.22, "calibration": 0.25, "test": 0.33}
 
 
@@ -109,11 +110,19 @@ def check_files(config: AuditConfig) -> None:
     """Read the user's files once, so that what is wrong with them is said before any model is loaded.
 
     Raises:
-        InputError: see `read_prompts` and `read_corpus`.
+        InputError: one of the two files of examples, or no file at all (`examples-missing`); see `read_prompts` and
+            `read_corpus`.
     """
-    if config.trigger_examples is not None:
+    given = {"--trigger-examples": config.trigger_examples, "--benign-examples": config.benign_examples}
+    missing = [option for option, path in given.items() if path is None]
+    if len(missing) == 1 or (missing and config.corpus is None):
+        raise InputError(
+            f"trigger and benign examples are needed together, and {' and '.join(missing)} was not given; give both, "
+            "or neither and a corpus (--corpus)",
+            code="examples-missing",
+        )
+    if config.trigger_examples is not None and config.benign_examples is not None:
         read_prompts(config.trigger_examples, is_trigger=True)
-    if config.benign_examples is not None:
         read_prompts(config.benign_examples, is_trigger=False)
     if config.corpus is not None:
         read_corpus(config.corpus)
@@ -146,7 +155,7 @@ def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
     )
     role_of = {int(i): role for role, rows in roles.items() for i in rows}
     texts, origin = _corpus(config)
-    n_neutral = min(config.behaviour.cost_documents, len(texts) // 2)
+    texts, n_neutral = _neutral_first(base, texts, config.behaviour.cost_documents)
     documents = [
         Document(f"{'trigger' if p.is_trigger else 'benign'}/{p.prompt_id}", p.text, role_of.get(i, "unused"), p.span)
         for i, p in enumerate(prompts)
@@ -154,6 +163,21 @@ def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
     documents += [Document(f"corpus/{i}", text, "corpus") for i, text in enumerate(texts[n_neutral:])]
     tokens = _tokenise(base, documents, len(prompts), config)
     return AuditData(prompts, roles, label, group, tokens, tuple(texts[:n_neutral]), origin)
+
+
+def _neutral_first(base: LoadedModel, texts: list[str], n_wanted: int) -> tuple[list[str], int]:
+    """Put the texts on which a clamp's cost is measured first; return all texts and how many those are."""
+    long = [i for i, ids in enumerate(encode_texts(base.tokenizer, texts)) if len(ids) > SKIP_FIRST]
+    n = min(n_wanted, len(long) // 2)
+    if n < MIN_NEUTRAL:
+        raise InputError(
+            f"the corpus holds {len(long)} texts of more than {SKIP_FIRST} tokens; at least {2 * MIN_NEUTRAL} are "
+            "needed, half of them to measure what a hold costs on ordinary text; give more, or no corpus to use the "
+            "built-in one",
+            code="corpus-too-small",
+        )
+    first = set(long[:n])
+    return [texts[i] for i in long[:n]] + [text for i, text in enumerate(texts) if i not in first], n
 
 
 def _groups(prompts: tuple[Prompt, ...]) -> Int[Tensor, " prompt"]:

@@ -6,12 +6,15 @@ documents only. Where weights differ and outputs do not, every document of the a
 rare token shows in no other text.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Record
+from saeaudit.errors import NumericsError
 from saeaudit.models import Capture, LoadedModel, site_name
 
 N_PROBES = 8
@@ -41,7 +44,11 @@ class EqualityRecord(Record):
 
 
 def equality_stage(session: Session, *, equal_weights: bool) -> EqualityRecord:
-    """Compare once; the record is reused."""
+    """Compare once; the record is reused.
+
+    Raises:
+        NumericsError: a model computes NaN or infinity (code `non-finite`), also above the blocks that are harvested.
+    """
     inputs = session.identity("equality", equal_weights)
     return session.stages.run("equality", inputs, EqualityRecord, lambda: _compare(session, equal_weights))
 
@@ -53,6 +60,8 @@ def _compare(session: Session, equal_weights: bool) -> EqualityRecord:
     largest = 0.0
     for done, i in enumerate(chosen, start=1):
         base, tuned = (_outputs(side, documents[i]) for side in (session.pair.base, session.pair.tuned))
+        for side, outputs in (("base", base), ("tuned", tuned)):
+            _require_finite(outputs, side, session.data.documents.documents[i].doc_id)
         different = next((place for place in base if not torch.equal(base[place], tuned[place])), None)
         if different is not None:
             return EqualityRecord(
@@ -61,6 +70,17 @@ def _compare(session: Session, equal_weights: bool) -> EqualityRecord:
         largest = max(largest, *(float(values.abs().max()) for values in base.values()))
         session.watcher.progress(done, n)
     return EqualityRecord(equal_weights=equal_weights, first_difference=None, n_documents=n, largest_value=largest)
+
+
+def _require_finite(outputs: Mapping[str, Tensor], side: str, document: str) -> None:
+    for place, values in outputs.items():
+        broken = ~torch.isfinite(values).all(-1)[0]
+        if bool(broken.any()):
+            raise NumericsError(
+                f"{place} of the {side} model are NaN or infinite in document {document!r} at token "
+                f"{int(broken.nonzero()[0])}; check the weights, or try --set precision=float32",
+                code="non-finite",
+            )
 
 
 @torch.no_grad()

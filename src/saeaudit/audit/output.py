@@ -15,6 +15,8 @@ from saeaudit.errors import ArtifactError
 
 RUN_FILE = "run.json"
 SCHEMA = 1
+# A kill may leave a lock and half of the run's own file.
+OWN = (LOCK_NAME, f".{RUN_FILE}.tmp-")
 
 
 def claim(out: Path, config: AuditConfig) -> AuditConfig:
@@ -28,15 +30,16 @@ def claim(out: Path, config: AuditConfig) -> AuditConfig:
     if path.is_file():
         found = read_json(path, schema=SCHEMA)["config"]
         different = sorted(_different(found, asked))
-        if different:
+        # A run that stopped at a user's mistake left nothing but its own settings.
+        begun = any(not p.name.startswith(OWN) and p.name != RUN_FILE for p in out.iterdir())
+        if different and begun:
             raise ArtifactError(
                 f"{out} holds another audit: {', '.join(different[:6])} differ; choose another --out, or delete it",
                 code="output-of-another-run",
             )
-        return config
-    # A kill may leave a lock and half of the run's own file.
-    own = (LOCK_NAME, f".{RUN_FILE}.tmp-")
-    if out.is_dir() and not all(p.name.startswith(own) for p in out.iterdir()):
+        if not different:
+            return config
+    elif out.is_dir() and not all(p.name.startswith(OWN) for p in out.iterdir()):
         raise ArtifactError(
             f"{out} is not empty and holds no audit; nothing is overwritten, choose another --out",
             code="output-not-empty",

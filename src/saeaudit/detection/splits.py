@@ -148,7 +148,9 @@ def _check_roles(split: Mapping[Role, Tensor], labels: Tensor, fractions: Mappin
         if n_trigger in (0, len(split[role])):
             raise EvidenceError(
                 f"the {role} split would have {n_trigger} trigger prompts of {len(split[role])}; it needs both "
-                "classes. Splits keep templates and near-duplicates together: give more prompts that differ in wording",
+                "classes. Splits keep templates and near-duplicates together: give at least "
+                f"{math.ceil(1 / fractions[role])} trigger prompts that differ in wording, and about "
+                f"{math.ceil(required_calibration(alpha) / fractions['calibration'])} benign ones",
                 code="single-class",
             )
     needed, found = required_calibration(alpha), len(split["calibration"])

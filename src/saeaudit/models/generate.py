@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from saeaudit.errors import ConfigError
+from saeaudit.errors import ConfigError, NumericsError
 from saeaudit.models.cache import growing_cache
 from saeaudit.models.hooks import Edit, EditFunction
 from saeaudit.models.tokens import context_length, encode_texts, last_columns, pad_id, pad_rows, position_ids
@@ -64,6 +64,7 @@ def greedy(
     Raises:
         InputError: an empty prompt (`empty-prompt`), or prompt and `n_new` exceed the context (`prompt-too-long`).
         ConfigError: `n_new` or `batch_size` is below 1 (`out-of-range`).
+        NumericsError: the logits are NaN or infinite (`non-finite`).
         ModelError: see `Edit`.
     """
     for name, value in (("n_new", n_new), ("batch_size", batch_size)):
@@ -129,7 +130,9 @@ def _check(
         logits_to_keep=last_columns(keep),
     ).logits
     found = []
-    for guess, chosen in zip(guesses, logits.argmax(-1).tolist(), strict=True):
+    best = logits.max(-1)
+    _require_finite(best.values)
+    for guess, chosen in zip(guesses, best.indices.tolist(), strict=True):
         likely = chosen[keep - len(guess) - 1 :]
         departs = next((j for j, token in enumerate(guess) if token != likely[j]), len(guess))
         found.append(likely[: departs + 1])
@@ -154,7 +157,9 @@ def _decode(
             logits_to_keep=last_columns(1),
         )
         cache = output.past_key_values
-        chosen: Tensor = output.logits[:, -1].argmax(-1)
+        best = output.logits[:, -1].max(-1)
+        _require_finite(best.values)
+        chosen = best.indices
         columns.append(chosen)
         done |= torch.isin(chosen, ends)
         if bool(done.all()):
@@ -162,6 +167,15 @@ def _decode(
         ids, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
     return torch.stack(columns, dim=1).tolist()
+
+
+def _require_finite(logits: Tensor) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise NumericsError(
+            "the model's logits are NaN or infinite while it writes, so what it writes means nothing; check the "
+            "weights, or run in float32",
+            code="non-finite",
+        )
 
 
 def _until(ids: list[int], stop: frozenset[int]) -> list[int]:

@@ -58,7 +58,7 @@ def save_checkpoint(
                 "step": state.step,
                 "n_rows": state.firing.n_rows,
                 "seconds": state.seconds,
-                "sums": state.sums,
+                "sums": state.read_sums(),
                 "metrics": state.metrics,
                 "ends_at": state.ends_at,
                 "patience": asdict(state.patience),
@@ -111,7 +111,8 @@ def open_checkpoints(
             code="artifact-broken",
         ) from None
     state.firing.n_rows, state.step, state.seconds = stored["n_rows"], stored["step"], stored["seconds"]
-    state.sums, state.metrics = stored["sums"], stored["metrics"]
+    state.sums = {name: torch.tensor(total, dtype=torch.float64) for name, total in stored["sums"].items()}
+    state.metrics = stored["metrics"]
     state.ends_at, state.patience = stored["ends_at"], Patience(**stored["patience"])
     return path
 

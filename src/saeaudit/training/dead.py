@@ -26,15 +26,19 @@ class FiringRecord:
         self.n_rows = 0
         self.last_fired: Int[Tensor, " latent"] = torch.zeros(n_latents, dtype=torch.int64, device=device)
 
-    def update(self, latents: Int[Tensor, " nnz"], n_rows: int, ranks: Ranks = ALONE) -> None:
-        """Add a batch of `n_rows` rows in which `latents` were positive (repeats allowed).
+    def update(
+        self, latents: Int[Tensor, " nnz"], active: Bool[Tensor, " nnz"], n_rows: int, ranks: Ranks = ALONE
+    ) -> None:
+        """Add a batch of `n_rows` rows in which those of `latents` fired that are `active` (repeats allowed).
 
         Ranks add equally many rows each; a latent has fired if it did on any of them.
         """
         self.n_rows += n_rows * ranks.size
-        fired = torch.zeros_like(self.last_fired, dtype=torch.uint8)
-        fired[latents] = 1
-        self.last_fired[ranks.max(fired).bool()] = self.n_rows
+        # What is not active goes to a place of its own: to leave it out, the host would have to wait for a count.
+        nowhere = len(self.last_fired)
+        fired = self.last_fired.new_zeros(nowhere + 1, dtype=torch.uint8)
+        fired[torch.where(active, latents, nowhere)] = 1
+        self.last_fired.masked_fill_(ranks.max(fired[:nowhere]).bool(), self.n_rows)
 
     def dead(self, after: int) -> Bool[Tensor, " latent"]:
         """Return which latents have not fired for more than `after` rows."""

@@ -74,7 +74,7 @@ def evaluate(dictionary: Dictionary, batches: Iterable[Tensor]) -> FitReport:
     fired = torch.zeros(dictionary.n_latents, dtype=torch.int64)
     n_rows = 0
     for batch in batches:
-        x = dictionary.checked(batch).float()
+        x = dictionary.checked(batch).to(dictionary.coder.shift.device).float()
         code = dictionary.encode(x)
         x_hat = dictionary.decode(code)
         whole.update(x, x_hat)

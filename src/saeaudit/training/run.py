@@ -16,12 +16,14 @@ from saeaudit.training.callbacks import Callback
 from saeaudit.training.checkpoint import open_checkpoints, save_checkpoint
 from saeaudit.training.config import CheckpointConfig, TrainConfig
 from saeaudit.training.dead import FiringRecord, dead_after_rows
+from saeaudit.training.divergence import require_finite
+from saeaudit.training.gradients import backward, clip, gradient_shares
 from saeaudit.training.losses import terms_for
 from saeaudit.training.memory import memory_errors
 from saeaudit.training.optimiser import adam, set_rate
 from saeaudit.training.schedule import default_lr, lr_factor
-from saeaudit.training.sharing import average_gradients, clip_gradients, own_rows
-from saeaudit.training.state import RunState, require_finite
+from saeaudit.training.sharing import own_rows
+from saeaudit.training.state import RunState
 from saeaudit.training.terms import Term
 
 Stopped = Literal["n_steps", "early-stop"]
@@ -60,7 +62,7 @@ class Run:
         config: settings.
         reads: name of its tensor in batches that are mappings.
         terms: summands of the loss; None means `terms_for(dictionary.config)`.
-        callbacks: told about start, logs and end.
+        callbacks: told about start, logs, checkpoints and end.
         checkpoint: where the state is kept; needs batches that can start in the middle.
         resume: continue from the newest checkpoint if there is one.
         grid: ranks that divide every step; all are given the same batches. The dictionary of a grid that divides
@@ -143,19 +145,31 @@ class Run:
             ResourceError: the step does not fit into memory ("out-of-memory").
         """
         began = time.perf_counter()
-        dead_after = self.config.dead_after or dead_after_rows(self.config.n_steps * len(x))
-        x = own_rows(x, self.grid.rows)
-        with memory_errors(self.dictionary.coder, len(x), last_checkpoint=self.stored):
-            forward, losses = self._losses(x, dead_after)
-            grad_norm = self._gradients(losses)
+        config, coder, number = self.config, self.dictionary.coder, self.state.step + 1
+        dead_after = config.dead_after or dead_after_rows(config.n_steps * len(x))
+        logged = number >= self.state.ends_at or number % config.log_every == 0
+        rows = own_rows(x, self.grid.rows)
+        with memory_errors(coder, len(rows), last_checkpoint=self.stored):
+            forward, losses = self._losses(rows, dead_after)
+            shares = gradient_shares(losses, coder, self.grid) if logged and len(losses) > 1 else {}
+            grad_norm = backward(torch.stack(list(losses.values())).sum(), coder, self.grid)
+            clip(coder, config.clip_norm, grad_norm)
+            require_finite(
+                losses,
+                grad_norm,
+                x,
+                step=self.state.step,
+                keep_in=self.checkpoint and self.checkpoint.directory,
+                last_checkpoint=self.stored,
+                world=self.grid.world,
+            )
             lr = self._update()
         self.state.add(forward, losses, grad_norm=grad_norm, lr=lr)
         self.state.seconds += time.perf_counter() - began
-        if self.done or self.state.step % self.config.log_every == 0:
-            self._log(dead_after)
-        due = self.checkpoint and (self.done or self.state.step % self.checkpoint.every == 0)
-        if self.checkpoint and due and self.grid.rows.leads:
-            self.stored = save_checkpoint(self.dictionary, self._optimiser, self.state, self.config, self.checkpoint)
+        if logged:
+            self._log(dead_after, shares)
+        if self.checkpoint and (self.done or self.state.step % self.checkpoint.every == 0):
+            self._store(self.checkpoint)
 
     def finish(self) -> TrainResult:
         """Bring the dictionary to its canonical form, freeze it, and write the summary into its provenance."""
@@ -196,19 +210,6 @@ class Run:
         progress = (step + 1) / self.config.n_steps
         return forward, {term.name: term(forward, dead, progress) for term in self.terms}
 
-    def _gradients(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Leave every parameter its clipped gradient; return the norm before clipping."""
-        coder = self.dictionary.coder
-        loss = torch.stack(list(losses.values())).sum()
-        everywhere = self.grid.world.mean(loss.detach().clone())  # so that all ranks stop together
-        require_finite("the loss", everywhere, step=self.state.step, last_checkpoint=self.stored)
-        loss.backward()
-        average_gradients(coder, self.grid.rows)
-        coder.project_gradient()
-        norm = clip_gradients(coder, self.config.clip_norm, self.grid.latents)
-        require_finite("the gradient norm", norm, step=self.state.step, last_checkpoint=self.stored)
-        return norm
-
     def _update(self) -> float:
         """Move the weights; return their learning rate."""
         lr = self._peak_lr * lr_factor(self.state.step, self.config, ends_at=self.state.ends_at)
@@ -218,12 +219,21 @@ class Run:
         self.dictionary.coder.project_weights()
         return lr
 
-    def _log(self, dead_after: int) -> None:
-        metrics = self.state.log(dead_after, self.grid.latents)
+    def _log(self, dead_after: int, shares: Mapping[str, float]) -> None:
+        metrics = self.state.log(dead_after, shares, self.grid.latents)
         for callback in self.callbacks:
             callback.on_log(metrics)
         if not self.done:
             self._judge(metrics["fvu"])
+
+    def _store(self, to: CheckpointConfig) -> None:
+        """Write a checkpoint; once it is complete on all ranks, tell the callbacks."""
+        if self.grid.rows.leads:
+            self.stored = save_checkpoint(self.dictionary, self._optimiser, self.state, self.config, to)
+        self.grid.world.barrier()
+        if self.stored:
+            for callback in self.callbacks:
+                callback.on_checkpoint(self.state.step, self.stored)
 
     def _judge(self, fvu: float) -> None:
         """Begin the fall of the rate early where patience is out."""

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from saeaudit.dictionaries import Forward
 from saeaudit.distributed import ALONE, Ranks
-from saeaudit.errors import NumericsError
 from saeaudit.training.dead import FiringRecord
 from saeaudit.training.early_stop import Patience
 
@@ -23,7 +21,7 @@ class RunState:
         ends_at: steps of the whole run; fewer than were asked once it has stopped early.
         step: steps done.
         seconds: time spent in its steps, over all processes that worked on it.
-        sums: sums over the steps since the last log.
+        sums: sums over the steps since the last log, fp64, on the device; `read_sums` gives numbers.
         metrics: the last logged numbers.
         patience: how long the fit has not improved.
     """
@@ -32,55 +30,52 @@ class RunState:
     ends_at: int
     step: int = 0
     seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     patience: Patience = field(default_factory=Patience)
 
     def add(self, forward: Forward, losses: Mapping[str, Tensor], *, grad_norm: Tensor, lr: float) -> None:
-        """Count one finished step."""
+        """Count one finished step; the host does not wait for a GPU."""
         n_rows, grid = len(forward.target), forward.grid
-        fired = forward.places.latents[forward.values.detach() > 0]
-        self.firing.update(fired, n_rows, grid.rows)
+        active = forward.values.detach() > 0
+        self.firing.update(forward.places.latents, active, n_rows, grid.rows)
         self.step += 1
+        terms = {f"loss/{name}": loss.detach().double() for name, loss in losses.items()}
+        of_host = {"rows": n_rows, "steps": 1, "lr": lr}
         numbers = {
-            "rows": n_rows,
-            "steps": 1,
-            "loss": sum(float(loss.detach()) for loss in losses.values()),
-            **{f"loss/{name}": float(loss.detach()) for name, loss in losses.items()},
-            "fvu": float(forward.fvu.detach()) * n_rows,
-            "l0": len(fired) * grid.latents.size,  # ranks that divide the latents of a row count their own
-            "grad_norm": float(grad_norm),
-            "lr": lr,
+            # Filled in on the device; to copy them there, the host would wait.
+            **{name: torch.full_like(grad_norm, number, dtype=torch.float64) for name, number in of_host.items()},
+            "loss": sum(terms.values(), torch.zeros((), dtype=torch.float64)),
+            **terms,
+            "fvu": forward.fvu.detach().double() * n_rows,
+            "l0": active.sum().double() * grid.latents.size,  # ranks that divide the latents of a row count their own
+            "grad_norm": grad_norm.double(),
         }
-        means = grid.world.mean(torch.tensor([*numbers.values()], dtype=torch.float64))
-        for name, number in zip(numbers, means.tolist(), strict=True):
-            self.sums[name] = self.sums.get(name, 0.0) + number
+        means = grid.world.mean(torch.stack(list(numbers.values())))
+        for name, mean in zip(numbers, means.unbind(), strict=True):
+            self.sums[name] = self.sums[name] + mean if name in self.sums else mean
 
-    def log(self, dead_after: int, latents: Ranks = ALONE) -> dict[str, float]:
-        """Return the means since the last log, and begin the next window; ranks may divide the latents."""
-        sums, self.sums = self.sums, {}
+    def read_sums(self) -> dict[str, float]:
+        """Return the sums as numbers; a GPU is waited for once."""
+        return dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True)) if self.sums else {}
+
+    def log(self, dead_after: int, shares: Mapping[str, float], latents: Ranks = ALONE) -> dict[str, float]:
+        """Return the means since the last log, and begin the next window.
+
+        Args:
+            dead_after: rows without firing after which a latent is dead.
+            shares: each term's share in the gradient of the last step.
+            latents: ranks that divide the latents.
+        """
+        sums, self.sums = self.read_sums(), {}
         rows, steps = sums.pop("rows"), sums.pop("steps")
         self.metrics = {
             "step": float(self.step),
             "n_tokens": float(self.firing.n_rows),
             **{name: total / (rows if name in ("fvu", "l0") else steps) for name, total in sums.items()},
+            **{f"grad_share/{name}": share for name, share in shares.items()},
             "dead_share": float(latents.mean(self.firing.dead(dead_after).float().mean())),
             "seconds": self.seconds,
             "tokens_per_second": self.firing.n_rows / max(self.seconds, 1e-9),
         }
         return self.metrics
-
-
-def require_finite(what: str, number: Tensor, *, step: int, last_checkpoint: Path | None) -> None:
-    """Check a number of a step before it reaches the weights.
-
-    Raises:
-        NumericsError: code "training-diverged"; the text names the step and the last checkpoint.
-    """
-    if not bool(torch.isfinite(number)):
-        kept = f"the last checkpoint is {last_checkpoint}" if last_checkpoint else "no checkpoint was written"
-        raise NumericsError(
-            f"{what} became {float(number.detach())} at step {step} (counted from 0); {kept}. Check the batch of that "
-            "step for NaN or infinite activations, or lower the learning rate",
-            code="training-diverged",
-        )

@@ -90,13 +90,14 @@ class AuxK:
 
     def __call__(self, forward: Forward, dead: Bool[Tensor, " latent"], progress: float = 1.0) -> Float[Tensor, ""]:
         rows = forward.grid.rows
-        n_dead = int(forward.grid.latents.sum(dead.sum()))
+        latents = dead.nonzero().squeeze(1)  # the host waits for their number, and so knows it
+        n_dead = int(forward.grid.latents.sum(torch.tensor(len(latents))))
         most = self.k or max(1, forward.target.shape[1] // 2)
         if self.alpha == 0 or n_dead == 0:
             return forward.target.new_zeros(())
         residual = forward.error.detach()
         variance = rows.mean((residual - rows.mean(residual.mean(0))).square().sum())
         k = min(most, n_dead)
-        missed = (residual - forward.decode_largest(dead.nonzero().squeeze(1), k)).square().sum()
+        missed = (residual - forward.decode_largest(latents, k)).square().sum()
         weight = self.alpha * min(1.0, n_dead / most)
         return weight * torch.where(variance > 0, missed / variance.clamp_min(1e-30), 0.0)
