@@ -89,10 +89,8 @@ def _curve(site: str, result: LadderResult) -> RecoveryCurve:
             "The push enters at the last prompt token, after the clamp, where the clamp cannot see it by definition: "
             "this measures whether the held latents are complete, not whether a deployment is robust. Budgets are "
             "relative to the residual's norm there."
-            + (
-                f" {result.n_unsteady} prompts were left out: rounding alone turns their answer."
-                * bool(result.n_unsteady)
-            )
+            + f" Left out because rounding alone turns their answer: {result.n_unsteady} prompts."
+            * bool(result.n_unsteady)
         ),
     )
 
