@@ -78,6 +78,9 @@ def _prove(session: Session, choice: ChoiceRecord, behaviour: BehaviourRecord, a
 
 
 def _curve(site: str, result: LadderResult) -> RecoveryCurve:
+    left_out = (
+        f" Left out, because rounding alone turns their answer: {result.n_unsteady}." if result.n_unsteady else ""
+    )
     return RecoveryCurve(
         site=site,
         injection="after_clamp",
@@ -88,9 +91,7 @@ def _curve(site: str, result: LadderResult) -> RecoveryCurve:
         note=(
             "The push enters at the last prompt token, after the clamp, where the clamp cannot see it by definition: "
             "this measures whether the held latents are complete, not whether a deployment is robust. Budgets are "
-            "relative to the residual's norm there."
-            + f" Left out because rounding alone turns their answer: {result.n_unsteady} prompts."
-            * bool(result.n_unsteady)
+            f"relative to the residual's norm there.{left_out}"
         ),
     )
 
