@@ -8,8 +8,8 @@ import torch
 
 from saeaudit.audit.data import prepare
 from saeaudit.audit.prompts import Prompt
-from saeaudit.errors import EvidenceError, InputError
-from tiny import tiny_loaded
+from saeaudit.errors import ConfigError, EvidenceError, InputError
+from tiny import CONTEXT, tiny_loaded
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +74,28 @@ def test_one_file_alone_a_short_and_a_long_prompt(small_config, base, places, tm
         prepare(small_config(benign_examples=None), base)
     assert caught.value.code == "examples-missing"
     records = [json.loads(line) for line in places.trigger.read_text().splitlines()]
-    for text, code in (("a b", "prompt-too-short"), ("cat " * 200, "too-long")):
+    for text, code in (("a b", "prompt-too-short"), ("cat " * 200, "prompt-too-long")):
         bad = lines(tmp_path / "bad.jsonl", [*records, {"text": text, "group": "g1"}])
         with pytest.raises(InputError) as caught:
             prepare(small_config(trigger_examples=bad), base)
-        assert code in caught.value.code or "too long" in str(caught.value) or "tokens" in str(caught.value)
+        assert code in caught.value.code
+
+
+def test_a_prompt_leaves_room_for_an_answer(small_config, base, places, tmp_path):
+    """It is said before anything is harvested, with the user's line, and not when the first answer is written."""
+    records = [json.loads(line) for line in places.trigger.read_text().splitlines()]
+    for n, fits in ((CONTEXT - 12, True), (CONTEXT - 11, False)):
+        text = next(t for t in ("q" * k for k in range(n, 999)) if len(base.tokenizer(t)["input_ids"]) == n)
+        path = lines(tmp_path / "t.jsonl", [*records, {"text": text, "group": "g1"}])
+        if fits:
+            prepare(small_config(trigger_examples=path), base)
+            continue
+        with pytest.raises(InputError, match=f"has {n} tokens; at most {CONTEXT - 12} fit") as caught:
+            prepare(small_config(trigger_examples=path), base)
+        assert caught.value.code == "prompt-too-long"
+    with pytest.raises(ConfigError, match="no prompt fits before an answer of 100"):
+        behaviour = small_config().behaviour.model_copy(update={"n_new_tokens": 100})
+        prepare(small_config(behaviour=behaviour.model_dump()), base)
 
 
 def test_too_little_to_calibrate_on_is_evidence_not_a_crash(small_config, base):

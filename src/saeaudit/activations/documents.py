@@ -125,8 +125,7 @@ def tokenise(
             raise InputError(f"document {document.doc_id!r} has no tokens; remove it", code="empty-prompt")
         if len(tokens) > max_length and too_long == "error":
             raise InputError(
-                f"document {document.doc_id!r} has {len(tokens)} tokens; at most {max_length} fit; "
-                "shorten it or ask for truncation",
+                f"document {document.doc_id!r} has {len(tokens)} tokens; at most {max_length} fit; shorten it",
                 code="prompt-too-long",
             )
         ids.append(tuple(tokens[:max_length]))

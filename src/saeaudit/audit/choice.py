@@ -15,6 +15,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from saeaudit.audit.data import N_ANSWER_TOKENS
 from saeaudit.audit.reading import fit_reading
 from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Record
@@ -29,7 +30,6 @@ from saeaudit.models import site_index
 from saeaudit.seeds import derive
 
 N_RANKED = 64
-N_ANSWER_TOKENS = 12
 EQUAL = 0.05
 MIN_FORKS = 4
 

@@ -23,12 +23,13 @@ from saeaudit.artifacts import content_hash
 from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.prompts import Prompt, read_corpus, read_prompts
 from saeaudit.detection import PairedRows, PromptTokens, Role, group_near_duplicates, split_prompts
-from saeaudit.errors import InputError
+from saeaudit.errors import ConfigError, InputError
 from saeaudit.models import LoadedModel, context_length, encode_texts
 
 SKIP_FIRST = 4
 HOLD_OUT_EVERY = 8
 MIN_NEUTRAL = 2
+N_ANSWER_TOKENS = 12  # of an answer, for the choice of the hold
 FRACTIONS: dict[Role, float] = {"dictionary": 0.2, "selection": 0.22, "calibration": 0.25, "test": 0.33}
 
 
@@ -132,7 +133,8 @@ def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
     """Read prompts and corpus, split, tokenise.
 
     Raises:
-        InputError: a file cannot be used, or a prompt is too short or too long.
+        InputError: a file cannot be used, or a prompt is too short, or too long for an answer to follow it.
+        ConfigError: no prompt would fit before an answer (code `out-of-range`).
         EvidenceError: the examples are too few for the splits (codes `single-class`, `calibration-too-small`).
     """
     if config.trigger_examples is None or config.benign_examples is None:
@@ -202,7 +204,14 @@ def _corpus(config: AuditConfig) -> tuple[list[str], str]:
 
 def _tokenise(base: LoadedModel, documents: list[Document], n_prompts: int, config: AuditConfig) -> TokenisedDocuments:
     limit = context_length(base.model)
-    prompts = tokenise(base.tokenizer, documents[:n_prompts], max_length=limit, skip_first=SKIP_FIRST)
+    answer = max(config.behaviour.n_new_tokens, N_ANSWER_TOKENS)
+    if answer + SKIP_FIRST >= limit:
+        raise ConfigError(
+            f"behaviour.n_new_tokens = {config.behaviour.n_new_tokens} was asked for, but the context of the model is "
+            f"{limit} tokens, so no prompt fits before an answer of {answer}; ask for fewer",
+            code="out-of-range",
+        )
+    prompts = tokenise(base.tokenizer, documents[:n_prompts], max_length=limit - answer, skip_first=SKIP_FIRST)
     short = next((i for i, ids in enumerate(prompts.ids) if len(ids) <= SKIP_FIRST), None)
     if short is not None:
         raise InputError(
