@@ -6,7 +6,7 @@ import pytest
 
 from saeaudit.artifacts import directory_lock
 from saeaudit.audit.config import AuditConfig
-from saeaudit.audit.output import RUN_FILE, claim
+from saeaudit.audit.output import RUN_FILE, claim, require_own
 from saeaudit.audit.stages import Record, Silent, Stages
 from saeaudit.errors import ArtifactError
 
@@ -114,10 +114,18 @@ def test_a_directory_is_claimed_once(tmp_path):
     ("change", "name"), [({"seed": 3}, "seed"), ({"tuned": "b"}, "tuned"), ({"dictionary": {"k": 3}}, "dictionary.k")]
 )
 def test_another_audit_is_refused_and_the_setting_named(tmp_path, change, name):
-    claim(tmp_path / "out", config())
-    with pytest.raises(ArtifactError, match=rf"another audit: {name} differ") as caught:
-        claim(tmp_path / "out", config(**change))
-    assert caught.value.code == "output-of-another-run"
+    out = tmp_path / "out"
+    claim(out, config())
+    before = (out / RUN_FILE).read_bytes()
+    require_own(out, config(**change))
+    assert (out / RUN_FILE).read_bytes() == before, "only who holds the lock may write"
+    claim(out, config(**change))
+    assert (out / RUN_FILE).read_bytes() != before, "nothing was done there but settings were left"
+    (out / "stages").mkdir()
+    for check in (claim, require_own):
+        with pytest.raises(ArtifactError, match=rf"another audit: {name} differ") as caught:
+            check(out, config())
+        assert caught.value.code == "output-of-another-run"
 
 
 def test_foreign_files_are_refused_and_remains_of_a_kill_are_not(tmp_path):

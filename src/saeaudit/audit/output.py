@@ -19,32 +19,40 @@ SCHEMA = 1
 OWN = (LOCK_NAME, f".{RUN_FILE}.tmp-")
 
 
-def claim(out: Path, config: AuditConfig) -> AuditConfig:
-    """Mark `out` as the place of this audit, or find that it is already; return `config`.
+def require_own(out: Path, config: AuditConfig) -> None:
+    """Find that `out` is free for this audit, or holds it already. Nothing is written.
+
+    A run that stopped at a user's mistake left nothing but its settings; it does not keep the directory.
 
     Raises:
         ArtifactError: `out` holds another audit or other files, which are never overwritten.
     """
     path = out / RUN_FILE
-    asked = config.model_dump(mode="json")
+    names = [p.name for p in out.iterdir() if not p.name.startswith(OWN)] if out.is_dir() else []
     if path.is_file():
-        found = read_json(path, schema=SCHEMA)["config"]
-        different = sorted(_different(found, asked))
-        # A run that stopped at a user's mistake left nothing but its own settings.
-        begun = any(not p.name.startswith(OWN) and p.name != RUN_FILE for p in out.iterdir())
-        if different and begun:
+        different = sorted(_different(read_json(path, schema=SCHEMA)["config"], config.model_dump(mode="json")))
+        if different and names != [RUN_FILE]:
             raise ArtifactError(
                 f"{out} holds another audit: {', '.join(different[:6])} differ; choose another --out, or delete it",
                 code="output-of-another-run",
             )
-        if not different:
-            return config
-    elif out.is_dir() and not all(p.name.startswith(OWN) for p in out.iterdir()):
+    elif names:
         raise ArtifactError(
             f"{out} is not empty and holds no audit; nothing is overwritten, choose another --out",
             code="output-not-empty",
         )
-    write_json(path, {"schema": SCHEMA, "config": asked})
+
+
+def claim(out: Path, config: AuditConfig) -> AuditConfig:
+    """Mark `out`, whose lock is held, as the place of this audit; return `config`.
+
+    Raises:
+        ArtifactError: see `require_own`.
+    """
+    require_own(out, config)
+    path, wanted = out / RUN_FILE, {"schema": SCHEMA, "config": config.model_dump(mode="json")}
+    if not path.is_file() or read_json(path, schema=SCHEMA) != wanted:
+        write_json(path, wanted)
     return config
 
 

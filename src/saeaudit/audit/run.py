@@ -25,7 +25,7 @@ from saeaudit.audit.detect import detection_stage
 from saeaudit.audit.dictionaries import dictionary_stage
 from saeaudit.audit.equality import LOGITS, EqualityRecord, equality_stage
 from saeaudit.audit.exhibits import exhibit_stage
-from saeaudit.audit.output import Activations, claim
+from saeaudit.audit.output import Activations, claim, require_own
 from saeaudit.audit.prove import proof_stage
 from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Silent, Stages, Watcher
@@ -83,10 +83,13 @@ def audit_many(
     check_files(config)
     names = list(tuned)
     first = outs[names[0]]
-    claims = {name: claim(outs[name], config.model_copy(update={"tuned": tuned[name]})) for name in names}
+    configs = {name: config.model_copy(update={"tuned": tuned[name]}) for name in names}
+    for name in names:
+        require_own(outs[name], configs[name])  # a directory of other files is not touched, not even by a lock
     with ExitStack() as locks:
         for out in outs.values():
             locks.enter_context(directory_lock(out))
+        claims = {name: claim(outs[name], configs[name]) for name in names}
         bench = open_workbench(config, tuned, first, watcher)
         headers = {name: Header(claims[name], bench, name, command) for name in names}
         try:
