@@ -1,6 +1,7 @@
 """One GPU: the encoder product, the sparse sums, and whole training steps, each against what the device can do.
 
     python benchmarks/gpu.py [--peers] [--small] [--repeats 9] [--json FILE]
+    python benchmarks/gpu.py --device cpu                # the same on a CPU, at sizes for one
     python benchmarks/gpu.py --small --device cpu        # that it runs; the numbers mean nothing
 
 - Product: the encoder's pre-activations against a bare bfloat16 matrix product of the same shape.
@@ -61,6 +62,7 @@ class Size:
 
 
 PAPER = (Size(2304, 2, 73_728, 100, 8192), Size(576, 1, 36_864, 100, 8192))
+CPU = (Size(576, 1, 8192, 32, 1024), Size(576, 1, 4608, 32, 2048))
 SMALL = (Size(16, 2, 64, 4, 32), Size(16, 1, 64, 4, 32))
 
 
@@ -271,7 +273,7 @@ def main() -> None:
     ]
     n_bytes = 2 << (16 if options.small else 30)
     results = []
-    for size in SMALL if options.small else PAPER:
+    for size in SMALL if options.small else CPU if device.type == "cpu" else PAPER:
         results.append(measured(size, device, options))
         print(report(results[-1], n_bytes / min(copy) / 1e9))
     write(options.json, {"machine": about, "copy": copy, "copy_bytes": n_bytes, "results": results})

@@ -34,7 +34,7 @@ from common import alternated, machine, markdown, quotients, sentence, spread, w
 from peers.compare import Comparison, report
 from peers.process import PYTHON
 from peers.rows import write_rows
-from saeaudit.dictionaries import DictionaryConfig, EncodeGemm, Precision, build, resolve_precision
+from saeaudit.dictionaries import DictionaryConfig, EncodeGemm, Precision, SparseCoder, build, resolve_precision
 from saeaudit.seeds import torch_generator
 from saeaudit.statistics import SiteStatistics
 from saeaudit.training import AuxK
@@ -65,6 +65,15 @@ def dictionary_for(x: Tensor, n_latents: int, k: int):
     return build(DictionaryConfig(kind="sae", n_latents=n_latents, k=k), stats, seed=0)
 
 
+def update(coder: SparseCoder, optimiser: torch.optim.Optimizer) -> None:
+    """Do what follows the backward pass of a step."""
+    coder.project_gradient()
+    torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+    coder.project_weights()
+
+
 def ours(x: Tensor, n_latents: int, k: int, precision: Precision, *, dead_share: float = 0.0) -> Callable[[int], None]:
     coder = dictionary_for(x, n_latents, k).coder
     dead = torch.arange(n_latents) < dead_share * n_latents
@@ -76,11 +85,7 @@ def ours(x: Tensor, n_latents: int, k: int, precision: Precision, *, dead_share:
     def step(i: int) -> None:
         forward = coder(batch(x, i), gemm=gemm)
         (forward.fvu + aux(forward, dead)).backward()
-        coder.project_gradient()
-        torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        coder.project_weights()
+        update(coder, optimiser)
 
     return step
 
@@ -96,11 +101,7 @@ def dense(x: Tensor, n_latents: int, k: int) -> Callable[[int], None]:
         code = torch.zeros_like(f).flatten().scatter(0, top.indices, top.values).view_as(f)
         error = target - (code @ coder.W_dec + coder.b_dec)
         (error.square().sum() / error.numel()).backward()
-        coder.project_gradient()
-        torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        coder.project_weights()
+        update(coder, optimiser)
 
     return step
 

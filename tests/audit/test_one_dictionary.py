@@ -12,7 +12,7 @@ from saeaudit.audit.train_store import HELD_OUT_BATCH, Job, train_from_store, tr
 from saeaudit.dictionaries import load_dictionary
 from saeaudit.errors import ArtifactError, EvidenceError
 from saeaudit.seeds import torch_generator
-from saeaudit.training import calibrate
+from saeaudit.training import Callback, calibrate
 
 D_MODEL, N_FEATURES, N_ROWS = 16, 24, 1600
 
@@ -114,6 +114,23 @@ def test_a_crosscoder_reads_both_sides(planted, tmp_path):
     row = train_from_store(store, settings(kind="crosscoder", n_samples=2000), out=tmp_path / "cc")
     assert row.fvu_delta is not None
     assert load_dictionary(tmp_path / "cc").coder.W_dec.shape == (4 * D_MODEL, 2, D_MODEL)
+
+
+class Logs(Callback):
+    """The steps that were logged."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_log(self, metrics):
+        self.steps.append(int(metrics["step"]))
+
+
+@pytest.mark.parametrize(("n_steps", "logged"), [(24, [10, 20, 24]), (5, [5])])
+def test_a_short_run_is_logged_every_ten_steps_and_at_its_end(planted, tmp_path, n_steps, logged):
+    store, logs = write_store(tmp_path / "store", *planted), Logs()
+    train_from_store(store, settings(n_samples=200 * n_steps), out=tmp_path / "d", callbacks=[logs])
+    assert logs.steps == logged
 
 
 class Stopped(Exception):

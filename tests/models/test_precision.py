@@ -41,3 +41,12 @@ def test_unknown_choices_are_refused():
             resolve_device(device)
         assert caught.value.code == "device-unavailable"
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "advice"), [(0, "this torch finds no GPU: choose cpu"), (2, "there are cpu, cuda:0, cuda:1: choose one")]
+)
+def test_a_device_that_is_not_there_is_answered_with_those_that_are(monkeypatch, n_gpus, advice):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    with pytest.raises(ModelError, match=advice):
+        resolve_device("cuda:99")

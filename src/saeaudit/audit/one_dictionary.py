@@ -25,8 +25,8 @@ from saeaudit.training import (
     evaluate,
 )
 
-# A run is logged about this often, long or short.
-_LOGS = 100
+# A run is logged about this often, but a short one more seldom: a log with gradient shares costs half a step.
+_LOGS, _MIN_LOG_STEPS = 100, 10
 
 
 class StoreTraining(BaseModel):
@@ -91,12 +91,21 @@ def new_run(
     n_steps = math.ceil(config.n_samples / batch_size(config, statistics.count))
     return Run(
         dictionary,
-        TrainConfig(n_steps=n_steps, lr=config.lr, early_stop=config.early_stop, log_every=max(1, n_steps // _LOGS)),
+        TrainConfig(n_steps=n_steps, lr=config.lr, early_stop=config.early_stop, log_every=log_every(n_steps)),
         reads=config.input.name,
         callbacks=callbacks,
         checkpoint=checkpoint,
         grid=grid,
     )
+
+
+def log_every(n_steps: int) -> int:
+    """Return the steps between two logs of a run.
+
+    >>> log_every(98), log_every(20_000)
+    (10, 200)
+    """
+    return max(_MIN_LOG_STEPS, n_steps // _LOGS)
 
 
 def batch_size(config: StoreTraining, n_rows: int) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from saeaudit.artifacts import file_hash, read_json
 from saeaudit.dictionaries.base import Dictionary, Provenance
 from saeaudit.dictionaries.build import KINDS, build
+from saeaudit.dictionaries.code import Code
 from saeaudit.dictionaries.config import DictionaryConfig
 from saeaudit.dictionaries.saving import CONFIG, GOLDEN, SCHEMA, WEIGHTS
 from saeaudit.errors import ArtifactError, ConfigError
@@ -97,7 +98,7 @@ def _replay(dictionary: Dictionary, golden: dict[str, Tensor], path: Path) -> No
     weights, cutoffs = dictionary.coder.score_weights(), dictionary.coder.cutoffs()
     score = torch.maximum(found, expected) * (1.0 if weights is None else weights)
     flipped = ((found > 0) != (expected > 0)) & ((score - cutoffs).abs() <= 10 * _RTOL * cutoffs.clamp_min(size))
-    x_hat = dictionary.decode((type(code))(golden["values"], golden["indices"]))
+    x_hat = dictionary.decode(Code(golden["values"], golden["indices"]))
     code_error = float(torch.where(flipped, 0.0, found - expected).abs().max()) / size
     recon_error = float((x_hat - golden["x_hat"]).abs().max() / golden["x_hat"].abs().max().clamp_min(1e-12))
     if not max(code_error, recon_error) <= _RTOL:

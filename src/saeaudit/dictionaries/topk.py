@@ -12,18 +12,28 @@ from saeaudit.dictionaries.sparsity import Budget, Chosen, Sparsity
 from saeaudit.distributed import ALONE, WHOLE, Grid, Ranks
 
 
-class TopK(Sparsity):
+class _OneBudget(Sparsity):
+    """A number `k` for all latents, which may fall over the first steps of training."""
+
+    ranks = True
+
+    def __init__(self, k: int, anneal: Anneal | None = None) -> None:
+        super().__init__()
+        self.k, self._now, self._anneal = k, k, anneal
+
+    def at_step(self, step: int) -> None:
+        anneal, self._now = self._anneal, self.k
+        if anneal is not None and step < anneal.steps:
+            self._now = round(anneal.start + (self.k - anneal.start) * step / anneal.steps)
+
+
+class TopK(_OneBudget):
     """The k largest positive scores of each row, in training and at inference (arXiv 2406.04093, section 2.3).
 
     Latents compete within a row, so none has a cutoff of its own and a frozen view does not exist (`fold()` refuses).
     """
 
-    ranks = True
     per_row = True
-
-    def __init__(self, k: int, anneal: Anneal | None = None) -> None:
-        super().__init__()
-        self.k, self._now, self._anneal = k, k, anneal
 
     def select(
         self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
@@ -40,20 +50,12 @@ class TopK(Sparsity):
         active[largest_of_rows(pre if weights is None else pre * weights, self.k)] = True
         return active.view(pre.shape)
 
-    def at_step(self, step: int) -> None:
-        self._now = _annealed(self.k, self._anneal, step)
 
-
-class BatchTopK(Sparsity):
+class BatchTopK(_OneBudget):
     """The B*k largest scores of a batch in training, a fixed threshold at inference (arXiv 2412.06410, section 3)."""
 
-    ranks = True
     threshold_source = "running"
-
-    def __init__(self, k: int, anneal: Anneal | None = None) -> None:
-        super().__init__()
-        self.k, self._now, self._anneal = k, k, anneal
-        self._last = 0.0
+    _last = 0.0  # cutoff of the last batch
 
     def select(
         self, pre: Float[Tensor, "batch latent"], weights: Float[Tensor, " latent"] | None, grid: Grid = WHOLE
@@ -69,9 +71,6 @@ class BatchTopK(Sparsity):
 
     def budgets(self, n_latents: int) -> tuple[Budget, ...]:
         return (Budget(0, n_latents, self.k),)
-
-    def at_step(self, step: int) -> None:
-        self._now = _annealed(self.k, self._anneal, step)
 
 
 class RangedBatchTopK(Sparsity):
@@ -128,9 +127,3 @@ def largest_of_rows(score: Float[Tensor, "batch n"], k: int, ranks: Ranks = ALON
         return flat
     nth_of_row = equal.cumsum(0) - (n_equal.cumsum(0) - n_equal)[rows]
     return flat[~equal | (nth_of_row <= room[rows])]
-
-
-def _annealed(k: int, anneal: Anneal | None, step: int) -> int:
-    if anneal is None or step >= anneal.steps:
-        return k
-    return round(anneal.start + (k - anneal.start) * step / anneal.steps)

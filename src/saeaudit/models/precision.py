@@ -41,7 +41,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Return `device` if it exists on this machine.
 
     Raises:
-        ModelError: no such device (code `device-unavailable`); there is never a silent fallback to the CPU.
+        ModelError: no such device (code `device-unavailable`), with those that there are; there is never a silent
+            fallback to the CPU.
     """
     try:
         wanted = torch.device(device)
@@ -49,11 +50,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"device {str(device)!r} was asked for, but it cannot be used here: {reason}; "
-            "choose 'cpu' or install a torch build for the accelerator",
+            f"device {str(device)!r} was asked for, but it cannot be used here: {reason}; {_advice()}",
             code="device-unavailable",
         ) from None
     return wanted
+
+
+def _advice() -> str:
+    """Return which devices there are instead."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if gpus:
+        return f"there are {', '.join(['cpu', *gpus])}: choose one of them"
+    return "this torch finds no GPU: choose cpu, or install a driver and a build of torch for the accelerator"
 
 
 @cache
