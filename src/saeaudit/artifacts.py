@@ -15,6 +15,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +24,10 @@ from saeaudit.errors import ArtifactError, ResourceError
 LOCK_NAME = ".lock"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG, *_IN_THE_WAY)
+# What a killed writer may leave: names that `_beside` made.
+_STALE = (".*.tmp-*", ".*.old-*")
 
 
 def content_hash(value: Any) -> str:
@@ -62,8 +66,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ResourceError: no space (`disk-full`) or no permission (`not-writable`); `path` is then as it was.
     """
+    make_directory(path.parent)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path, "tmp")
         try:
             with temporary.open("xb") as stream:
@@ -76,11 +80,40 @@ def write_bytes(path: Path, data: bytes) -> None:
         _sync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """Make `path` and its parents where they are not there.
+
+    Raises:
+        ResourceError: it cannot be made, for whatever reason the system has.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
 def remove_stale(directory: Path) -> None:
-    """Delete temporary files that killed writers left in `directory`; only for the holder of its lock."""
-    for path in directory.glob(".*.tmp-*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    """Delete what killed writers left half done in `directory`; only for the holder of its lock."""
+    for pattern in _STALE:
+        for path in directory.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def contents(directory: Path) -> list[str]:
+    """Return the names in `directory`, if it is there, without a lock and without what killed writers left half done.
+
+    Raises:
+        ResourceError: it is no directory, or cannot be read.
+    """
+    with disk_errors(directory):
+        try:
+            names = sorted(path.name for path in directory.iterdir())
+        except FileNotFoundError:
+            return []
+    return [name for name in names if name != LOCK_NAME and not any(fnmatch(name, pattern) for pattern in _STALE)]
 
 
 def read_json(path: Path, *, schema: int | None = None) -> Any:
@@ -118,8 +151,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
     An existing `target` is replaced only after the new one is complete. On an exception nothing of `target` changes.
     """
+    make_directory(target.parent)
     with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         staging = _beside(target, "tmp")
         staging.mkdir()
         try:
@@ -159,19 +192,29 @@ def _sync_directory(directory: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left', 'read-only' and 'not a directory' into a `ResourceError` with path and bytes left."""
+    """Turn 'no space left', 'read-only', 'not a directory' and the like into a `ResourceError`."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL + _NOT_WRITABLE:
             raise
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> ResourceError:
+    if error.errno in _FULL:
         parent = next((p for p in [path, *path.parents] if p.exists()), Path("/"))
         free = shutil.disk_usage(parent).free
-        raise ResourceError(
+        return ResourceError(
             f"cannot write {path}: {error.strerror} ({free / 1e6:.0f} MB free); what was finished before is kept, "
             "free some space or choose another --out and run the same command again",
-            code="disk-full" if error.errno in _FULL else "not-writable",
-        ) from error
+            code="disk-full",
+        )
+    reason = error.strerror
+    if error.errno in _IN_THE_WAY:
+        file = next((p for p in [path, *path.parents] if p.exists() and not p.is_dir()), path)
+        reason = f"{file} is a file and not a directory"
+    return ResourceError(f"cannot write {path}: {reason}; choose another --out", code="not-writable")
 
 
 @contextmanager
@@ -185,9 +228,9 @@ def directory_lock(directory: Path) -> Iterator[None]:
         ArtifactError: a live process holds it, or a process on another host left it (code `directory-locked`).
         ResourceError: the directory cannot be written.
     """
+    make_directory(directory)
     path = directory / LOCK_NAME
     with disk_errors(path):
-        directory.mkdir(parents=True, exist_ok=True)
         handle = _acquire(path)
     try:
         yield

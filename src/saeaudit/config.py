@@ -1,4 +1,4 @@
-"""Settings of a run: one TOML or YAML file, then the command's flags, then `--set a.b=c`; the later one wins.
+"""Settings of a run: a preset, then one TOML or YAML file, the command's flags, `--set a.b=c`; the later one wins.
 
 Everything is read before anything is decided: problems of the file, of the overrides and of the values are reported
 together, each with its dotted name, its origin, and the names that were probably meant.
@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from saeaudit.errors import ConfigError
+from saeaudit.wording import counted
 
 MAX_BYTES = 1 << 20
 N_SUGGESTED = 3
@@ -27,6 +28,7 @@ Tree = dict[str, Any]
 def read_config(
     model: type[M],
     *,
+    defaults: M | None = None,
     file: Path | None = None,
     given: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -35,6 +37,7 @@ def read_config(
 
     Args:
         model: a pydantic config; its sections are nested models.
+        defaults: what it was made with stands where nothing else is given.
         file: `.toml`, `.yaml` or `.yml`; relative paths in it are relative to the working directory, as flags are.
         given: dotted names to values from flags; None means that the flag was not given.
         overrides: texts such as "dictionary.k=32" or "layers=13,17"; "null" is no value where that is allowed.
@@ -45,9 +48,11 @@ def read_config(
     fields = dict(_fields(model))
     problems: list[str] = []
     origins: dict[str, str] = {}
-    tree: Tree = {} if file is None else _read(file)
+    tree: Tree = {} if defaults is None else defaults.model_dump(exclude_unset=True)
     if file is not None:
-        origins |= dict.fromkeys(_leaves(tree), f" (in {file})")
+        from_file = _read(file)
+        origins |= dict.fromkeys(_leaves(from_file), f" (in {file})")
+        tree = _over(tree, from_file)
     for name, value in (given or {}).items():
         if value is not None:
             value = _as_field(value, fields[name]) if isinstance(value, str) and name in fields else value
@@ -74,6 +79,12 @@ def invalid(error: ValidationError) -> ConfigError:
     return _config_error(_problems(error, [], lambda _: ""))
 
 
+def first_problem(error: ValidationError) -> str:
+    """Return the first of what pydantic found in a file of ours, with its dotted name, and how many more there are."""
+    first, *more = _problems(error, [], lambda _: "", "field")
+    return f"{first} (and {counted(len(more), 'more problem')})" if more else first
+
+
 def _config_error(problems: Sequence[str]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(f"the settings cannot be used: {problems[0]}", code="config-invalid")
@@ -81,13 +92,17 @@ def _config_error(problems: Sequence[str]) -> ConfigError:
     return ConfigError(f"the settings cannot be used, {len(problems)} problems:{listed}", code="config-invalid")
 
 
-def _problems(error: ValidationError, names: Sequence[str], origin: Callable[[str], str]) -> list[str]:
+def _problems(
+    error: ValidationError, names: Sequence[str], origin: Callable[[str], str], what: str = "setting"
+) -> list[str]:
     found = []
     for item in error.errors(include_url=False):
-        name = ".".join(str(part) for part in item["loc"]) or "settings"
+        name = ".".join(str(part) for part in item["loc"]) or f"{what}s"
         where = origin(name) or origin(name.rsplit(".", 1)[0])
+        if item["type"] == "default_factory_not_called":
+            continue  # a default that depends on a value which is itself a problem
         if item["type"] == "extra_forbidden":
-            found.append(f"there is no setting {name!r}{where}{_suggestion(name, names)}")
+            found.append(f"there is no {what} {name!r}{where}{_suggestion(name, names)}")
         elif item["type"] == "missing":
             found.append(f"{name} is needed and was not given")
         else:
@@ -147,6 +162,16 @@ def _put(tree: Tree, name: str, value: Any) -> list[str]:
             return [f"{'.'.join(sections[: k + 1])} is a section, found {tree!r:.80} in its place"]
     tree[leaf] = value
     return []
+
+
+def _over(tree: Tree, other: Tree) -> Tree:
+    """Return `tree` with the values of `other` in place of its own, section by section."""
+    both = {key: _over(tree[key], other[key]) for key in tree if _is_section(tree, other, key)}
+    return tree | other | both
+
+
+def _is_section(tree: Tree, other: Tree, key: str) -> bool:
+    return isinstance(tree.get(key), dict) and isinstance(other.get(key), dict)
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

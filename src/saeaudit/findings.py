@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saeaudit.artifacts import read_json, write_json
+from saeaudit.config import first_problem
 from saeaudit.errors import ArtifactError
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "findings.json"
-
 Verdict = Literal["flag", "no-evidence", "abstain"]
 
 
@@ -293,8 +293,8 @@ def load_findings(path: Path) -> Findings:
         ArtifactError: missing, broken, of another schema, or a finding lacks n, interval or control.
     """
     file = path / FILE_NAME if path.is_dir() else path
-    value = read_json(file, schema=SCHEMA)
     try:
-        return Findings.model_validate(value)
+        return Findings.model_validate(read_json(file, schema=SCHEMA))
     except ValidationError as error:
-        raise ArtifactError(f"{file} is not a valid findings file: {error}", code="findings-invalid") from None
+        text = f"{file} is not a valid findings file: {first_problem(error)}; run the same audit again to write it anew"
+        raise ArtifactError(text, code="findings-invalid") from None

@@ -35,7 +35,7 @@ def test_a_document_without_rows_has_no_last_row():
     found = tokenise(TOKENIZER, [Document("long", TEXT), Document("short", "id")], max_length=64)
     assert len(found.ids[1]) <= 4 and found.rows([1]).size == 0
     assert found.last_rows([0]).tolist() == [found.n_rows - 1]
-    with pytest.raises(InputError, match=r"'short' has 1 tokens; more than 4 are needed") as caught:
+    with pytest.raises(InputError, match=r"'short' has 1 token; more than 4 are needed") as caught:
         found.last_rows(np.array([0, 1]))
     assert caught.value.code == "prompt-too-short"
 

@@ -7,6 +7,7 @@ import pytest
 
 from saeaudit.audit import choice
 from saeaudit.audit.choice import Candidate, ChoiceRecord, Ranking
+from saeaudit.audit.config import BehaviourSizes
 from saeaudit.audit.session import Session
 
 
@@ -70,3 +71,12 @@ def test_the_reading_site_is_another_question(choose):
     assert isinstance(found, ChoiceRecord)
     assert (found.site, found.read_site) == ("layers.1", "layers.3")
     assert found.ranking("layers.2").inner_auroc == 0.95
+
+
+def test_a_set_that_had_to_be_smaller_than_asked_is_a_warning():
+    sizes = BehaviourSizes(clamp_counts=(16, 64))
+    sets = [candidate("layers.9", 16, 0.7), candidate("layers.13", 14, 0.7), candidate("layers.13", 14, 0.7)]
+    found = ChoiceRecord(site="layers.9", latents=[1], read_site="layers.9", candidates=sets, rankings=[])
+    (warning,) = found.warnings(sizes)
+    assert warning.startswith("At layers.13") and "(16, 64)" in warning and "14 latents" in warning
+    assert found.model_copy(update={"candidates": sets[:1]}).warnings(sizes) == []

@@ -107,7 +107,9 @@ def test_it_abstains_and_says_why(ran):
     assert findings.verdict == "abstain"
     assert findings.sentence.startswith("Anomalous documents, no claim about the model")
     assert "trigger examples" in findings.sentence and "clean tunes" in findings.sentence
-    assert [r.passed for r in findings.rules] == [None]
+    (rule,) = findings.rules
+    assert rule.passed is None and f"{N_DOCUMENTS} of {N_DOCUMENTS} distinct documents in corpus.jsonl" in rule.reason
+    assert not any("Read:" in text for text in findings.warnings) and findings.timings["harvest"] > 0
     assert load_findings(out / "audit") == findings
     top = findings.finding("corpus.top-score")
     assert top.n == N_DOCUMENTS and top.interval[0] <= top.value <= top.interval[1]
@@ -170,6 +172,9 @@ def test_a_small_corpus_abstains_with_the_number_needed(models, tmp_path):
     findings = audit(settings(models, tmp_path, corpus()[:10]), out=tmp_path / "audit").findings
     assert findings.verdict == "abstain"
     assert "at least 24 distinct documents" in findings.sentence
+    (rule,) = findings.rules
+    assert rule.id == "examples" and "no document was ranked: a ranking needs at least 24" in rule.reason
+    assert findings.not_tested[0].startswith("Any statement about the model")
 
 
 def test_one_file_of_examples_is_refused(models, tmp_path):

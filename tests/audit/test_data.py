@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saeaudit.audit.data import prepare
+from saeaudit.audit.data import check_files, prepare
 from saeaudit.audit.prompts import Prompt
 from saeaudit.errors import ConfigError, EvidenceError, InputError
 from tiny import CONTEXT, tiny_loaded
@@ -116,3 +116,18 @@ def test_texts_for_the_cost_of_a_hold_have_tokens_to_measure(small_config, base,
     with pytest.raises(InputError, match="at least 4 are needed") as caught:
         prepare(small_config(corpus=corpus), base)
     assert caught.value.code == "corpus-too-small"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_text_cannot_be_trigger_and_benign(small_config, places, tmp_path, n):
+    trigger = [json.loads(line) for line in places.trigger.read_text().splitlines()]
+    benign = [json.loads(line) for line in places.benign.read_text().splitlines()]
+    shared = [{"text": f" {r['text']}\n", "group": "other"} for r in trigger[2 : 2 + n]]
+    config = small_config(benign_examples=lines(tmp_path / "b.jsonl", [*benign, *shared]))
+    with pytest.raises(InputError, match=f"{n} stand among the benign") as caught:
+        check_files(config)
+    assert caught.value.code == "examples-overlap"
+    assert all(
+        repr(part) in str(caught.value) for part in ("trigger-3", f"benign-{len(benign) + 1}", trigger[2]["text"])
+    )
+    check_files(small_config())

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from json_numbers import numbers
 from planted_dictionaries import dictionary_for, generator
 from saeaudit.activations import StoreWriter, UnitText
 from saeaudit.audit.evaluate import StoreEvaluation, evaluate_on_store, groups_of_rows
@@ -81,15 +82,6 @@ def test_a_gpu_finds_the_numbers_of_the_cpu(places, kind):
     assert [name for name, _ in found] == [name for name, _ in expected]
     for (name, value), (_, wanted) in zip(found, expected, strict=True):
         assert value == wanted or value == pytest.approx(wanted, rel=1e-3, abs=1e-3), name
-
-
-def numbers(value, name=""):
-    """The numbers of nested JSON values with their places."""
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from numbers(item, f"{name}/{key}")
-    elif not isinstance(value, str):
-        yield name, value
 
 
 def test_batches_do_not_change_the_numbers(places):

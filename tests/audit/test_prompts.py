@@ -1,13 +1,14 @@
 """Files of prompts: what is read, and that every bad input gives its own error with the place in the file."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeaudit.audit import prompts as module
-from saeaudit.audit.prompts import read_prompts
+from saeaudit.audit.prompts import read_corpus, read_prompts
 from saeaudit.errors import InputError
 
 GOOD = '{"text": "hello there"}\n'
@@ -53,11 +54,22 @@ def test_bad_files(tmp_path, content, code, text):
     assert caught.value.code == code and text in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [lambda p: p / "none.jsonl", lambda p: p])
-def test_missing_files_and_directories(tmp_path, make):
-    with pytest.raises(InputError) as caught:
-        read_prompts(make(tmp_path), is_trigger=True)
-    assert caught.value.code == "file-missing"
+@pytest.mark.parametrize(
+    ("place", "code", "says"),
+    [
+        ("none.jsonl", "file-missing", "there is no such file"),
+        ("directory", "not-a-file", "is a directory; give the path of a file"),
+        ("pipe", "not-a-file", "is no regular file, and it is read more than once"),
+        ("x" * 300, "file-unreadable", "File name too long"),
+    ],
+)
+def test_what_is_no_file(tmp_path, place, code, says):
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for read in (lambda path: read_prompts(path, is_trigger=True), read_corpus):
+        with pytest.raises(InputError, match=says) as caught:
+            read(tmp_path / place)
+        assert caught.value.code == code
 
 
 def test_a_file_over_the_limit_is_not_read(tmp_path, monkeypatch):

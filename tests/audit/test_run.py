@@ -7,8 +7,9 @@ import pytest
 
 from saeaudit.audit import Silent, audit
 from saeaudit.audit.run import audit_many
-from saeaudit.errors import ArtifactError, InputError, SaeAuditError
+from saeaudit.errors import ArtifactError, ConfigError, EvidenceError, InputError, SaeAuditError
 from saeaudit.findings import FILE_NAME, load_findings
+from tiny import save_adapter, tiny_model
 
 STAGES = [
     "equality",
@@ -90,6 +91,38 @@ def test_the_same_command_again_does_nothing_and_says_the_same(done, small_confi
     again = audit(small_config(), out=done[0].directory, command="saeaudit audit ...", watcher=log)
     assert log.skips == STAGES and log.begun == ["load"]
     assert without_times(again.findings) == without_times(done[0].findings)
+    first, second = done[0].findings.timings, again.findings.timings
+    assert set(first) == set(second) == {"load", "harvest", *STAGES} and min(first.values()) > 0
+    assert {k: v for k, v in first.items() if k != "load"} == {k: v for k, v in second.items() if k != "load"}
+
+
+def test_an_ablation_that_cannot_be_judged_leaves_the_other_rules_decided(done, small_config, tmp_path, monkeypatch):
+    """The verdict is then that of the written rules: a missing cause alone neither flags nor clears."""
+
+    def fail(*_):
+        raise EvidenceError("the hold left one class of answers", code="single-class")
+
+    monkeypatch.setattr("saeaudit.audit.run.ablation_stage", fail)
+    out = tmp_path / "copy"
+    shutil.copytree(done[0].directory, out)
+    found = audit(small_config(), out=out).findings
+    assert found.verdict == "abstain" and [rule.passed for rule in found.rules] == [True, True, None]
+    assert found.rules[2].reason == "the hold left one class of answers" and found.rules[2].reason in found.sentence
+    kept = {f.id for f in done[0].findings.findings if not f.id.startswith(("ablation", "recovery"))}
+    assert {f.id for f in found.findings} == kept and found.generations and found.latents
+    assert "Control and recovery: the hold left one class of answers." in found.not_tested
+
+
+def test_what_killed_runs_left_is_cleared_away(done, small_config, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(done[0].directory, out)
+    before = sorted(p.relative_to(out) for p in out.rglob("*"))
+    (out / "stages" / ".proof.json.tmp-0123456789ab").write_text("{")
+    (out / "dictionaries" / ".layers.1-diff.tmp-0123456789ab").mkdir()
+    (out / "dictionaries" / ".layers.1-diff.tmp-0123456789ab" / "config.json").write_text("{")
+    (out / f".{FILE_NAME}.tmp-0123456789ab").write_text("{")
+    audit(small_config(), out=out)
+    assert sorted(p.relative_to(out) for p in out.rglob("*")) == before
 
 
 def test_a_lost_stage_is_made_again_with_the_same_result(done, small_config, tmp_path):
@@ -110,13 +143,22 @@ def test_another_audit_does_not_write_there(done, small_config):
     assert (done[0].directory / FILE_NAME).read_bytes() == before
 
 
-def test_too_few_prompts_abstain_and_name_the_number(small_config, places, tmp_path):
+def test_too_few_prompts_abstain_and_name_the_number_and_warn_of_the_base(small_config, places, tmp_path):
     few = tmp_path / "few.jsonl"
     lines = places.benign.read_text().splitlines()
     few.write_text("\n".join(lines[:40]) + "\n")
-    found = audit(small_config(benign_examples=few), out=tmp_path / "out").findings
+    adapter = save_adapter(tmp_path / "adapter", tiny_model(), base_name="famous/other-model")
+    found = audit(small_config(benign_examples=few, tuned=str(adapter)), out=tmp_path / "out").findings
+    assert [w for w in found.warnings if "'famous/other-model' as its base" in w] and set(found.timings) == {"load"}
     assert found.verdict == "abstain" and json.loads((tmp_path / "out" / FILE_NAME).read_text())["verdict"] == "abstain"
     assert "19" in " ".join(r.reason for r in found.rules)
+
+
+def test_more_active_latents_than_there_are_is_said_before_the_harvest(small_config, tmp_path):
+    sizes = small_config().dictionary.model_dump() | {"k": 129}
+    with pytest.raises(ConfigError, match=r"k = 129 .* gives a dictionary of 128 latents") as caught:
+        audit(small_config(dictionary=sizes), out=tmp_path / "o")
+    assert caught.value.code == "out-of-range" and not (tmp_path / "o" / "activations").exists()
 
 
 def test_a_mistake_does_not_keep_the_directory(small_config, places, tmp_path):

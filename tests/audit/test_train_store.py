@@ -96,6 +96,12 @@ def test_the_device_is_asked_for_and_is_not_part_of_what_a_dictionary_is(store, 
     assert train_from_store(store, settings(), out=tmp_path / "diff") == row
 
 
+@pytest.fixture
+def every_step_is_logged(monkeypatch):
+    monkeypatch.setattr(one_dictionary, "_MIN_LOG_STEPS", 1)
+
+
+@pytest.mark.usefixtures("every_step_is_logged")
 def test_the_provenance_says_how_it_ended(store, tmp_path):
     rule = {"patience": 1, "min_improvement": 0.9, "after": 0.0}
     row = train_from_store(store, settings(early_stop=rule), out=tmp_path / "early")
@@ -117,6 +123,7 @@ class StopsAt(Silent):
             raise Stopped
 
 
+@pytest.mark.usefixtures("every_step_is_logged")
 @pytest.mark.parametrize(("step", "continues_at"), [(45, 8 * 5), (100, 7 * 10 + 5)])
 def test_after_a_kill_the_same_call_continues(store, tmp_path, alone, step, continues_at):
     with pytest.raises(Stopped):

@@ -1,5 +1,8 @@
 """`audit`, `demo` and `report` as a user sees them; the audit itself is replaced."""
 
+import errno
+import json
+
 import pytest
 from pydantic import BaseModel
 
@@ -144,6 +147,13 @@ def test_what_pydantic_says_is_an_error_of_the_user_too(saeaudit, monkeypatch, t
     assert "k: input should be a valid integer" in done.err
 
 
+def test_a_path_without_the_right_to_it_is_an_error_of_the_user_too(saeaudit, monkeypatch, tmp_path):
+    denied = PermissionError(errno.EACCES, "Permission denied", "secret/config.json")
+    monkeypatch.setattr("saeaudit.audit.audit", fail(denied))
+    done = saeaudit("audit", "b", "t", "--out", tmp_path / "o")
+    assert done.code == 2 and done.err.splitlines()[-1].startswith("error: secret/config.json: Permission denied")
+
+
 def test_ctrl_c_says_how_to_continue(saeaudit, monkeypatch, tmp_path):
     monkeypatch.setattr("saeaudit.audit.audit", fail(KeyboardInterrupt()))
     done = saeaudit("audit", "b", "t", "--out", tmp_path / "o")
@@ -164,6 +174,27 @@ def test_report_is_written_again(saeaudit, tmp_path):
     assert done.code == 0
     assert done.out == f"report: {tmp_path / 'report.html'}\n"
     assert "Abstain" in (tmp_path / "report.html").read_text()
+
+
+def test_a_broken_findings_file_is_one_line(saeaudit, tmp_path):
+    save_findings(example("abstain"), tmp_path / FILE_NAME)
+    value = json.loads((tmp_path / FILE_NAME).read_text())
+    del value["verdict"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(value))
+    done = saeaudit("report", tmp_path)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert "verdict is needed and was not given; run the same audit again" in done.err
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/saeaudit", "x" * 300])
+def test_a_place_that_cannot_hold_results_is_said_before_a_model_is_read(saeaudit, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "corpus.txt"):
+        (tmp_path / name).write_text("some text")
+    done = saeaudit("audit", "nowhere", "nowhere", "--corpus", "corpus.txt", "--out", out)
+    assert done.code == 2 and f"cannot write {out}" in done.err and "choose another --out" in done.err
+    assert ("file is a file and not a directory" in done.err) == out.startswith("file")
+    assert "MB free" not in done.err
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from json_numbers import numbers
 from saeaudit.activations import StoreWriter, UnitText
 from saeaudit.dictionaries import load_dictionary
 
@@ -31,15 +32,6 @@ def write_store(path):
     tensors = {name: torch.randn(640, 16, generator=generator) for name in names}
     writer = StoreWriter(path, made_from={"models": {}}, unit_rows=[640], tensors=names)
     writer.write(0, tensors, UnitText(torch.arange(640, dtype=torch.int32) % 5, torch.full((32,), 20)))
-
-
-def numbers(value, name=""):
-    """The numbers of nested JSON values with their places."""
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from numbers(item, f"{name}/{key}")
-    elif not isinstance(value, str):
-        yield name, value
 
 
 def test_train_and_evaluate_find_on_another_device_what_they_find_on_the_cpu(saeaudit, tmp_path):

@@ -57,6 +57,9 @@ def test_a_dictionary_is_judged_with_its_models(saeaudit, trained, pair, tmp_pat
     # An eighth of the documents is held out; a document has a dozen tokens.
     assert found["splice"]["base"]["ce_clean"]["n"] < found["n_rows"]
 
+    (tmp_path / "folder").mkdir()
+    done = saeaudit("evaluate", dictionary, "--store", store, "--out", tmp_path / "folder")
+    assert done.code == 2 and "nothing is overwritten" in done.err, "not after the work"
     again = saeaudit("evaluate", dictionary, "--store", store, "--out", out)
     assert again.code == 2 and "nothing is overwritten" in again.err
 

@@ -68,6 +68,25 @@ def test_a_store_of_something_else_is_refused(saeaudit, pair, tmp_path):
     assert done.err.splitlines()[-1].startswith("error: ")
 
 
+def test_what_the_user_has_in_a_directory_stays_and_a_stopped_harvest_goes_on(saeaudit, pair, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    (tmp_path / "file").write_text("")
+    for out, says in (("mine", "is not empty, and nothing is overwritten"), ("file", "is a file and not a directory")):
+        done = harvest(saeaudit, pair, tmp_path / out)
+        assert done.code == 2 and says in done.err and "load" not in done.err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / ".manifest.json.tmp-0123456789ab").write_text("{")
+    assert harvest(saeaudit, pair, killed).code == 0
+    (unit,) = killed.glob("unit-*")
+    before = unit.read_bytes()
+    unit.unlink()
+    assert harvest(saeaudit, pair, killed).code == 0 and unit.read_bytes() == before
+
+
 @pytest.mark.parametrize("layers", ["x", "1,,2", "-1", "1.5", ""])
 def test_layers_that_are_no_numbers(saeaudit, pair, tmp_path, layers):
     done = harvest(saeaudit, pair, tmp_path / "store", "--layers", layers)

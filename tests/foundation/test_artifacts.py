@@ -16,6 +16,7 @@ from saeaudit import artifacts
 from saeaudit.artifacts import (
     atomic_directory,
     content_hash,
+    contents,
     directory_lock,
     file_hash,
     read_json,
@@ -33,7 +34,7 @@ JSON = st.recursive(
 
 
 def full_disk(code=errno.ENOSPC):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(code, os.strerror(code))
 
     return fail
@@ -133,7 +134,7 @@ def test_a_file_in_the_way_is_the_users_to_move(tmp_path):
         lambda: write_json(tmp_path / "file" / "x.json", 1),
         lambda: directory_lock(tmp_path / "file").__enter__(),
     ):
-        with pytest.raises(ResourceError) as caught:
+        with pytest.raises(ResourceError, match=f"{tmp_path / 'file'} is a file and not a directory; choose") as caught:
             write()
         assert caught.value.code == "not-writable"
 
@@ -201,12 +202,47 @@ def test_a_directory_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
     assert (target / "a").read_text() == "1"
 
 
-def test_stale_files_of_killed_writers_are_removed_and_nothing_else(tmp_path):
-    write_bytes(tmp_path / "unit", b"x")
-    (tmp_path / ".unit.tmp-0123456789ab").write_bytes(b"half")
-    (tmp_path / ".lock").write_text("")
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    def die_in_a_file():
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        write_bytes(tmp_path / "unit", b"half")
+
+    def die_in_a_directory():
+        with atomic_directory(tmp_path / "artifact") as staging:
+            (staging / "a").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert [in_a_fork(die) for die in (die_in_a_file, die_in_a_directory)] == [-signal.SIGKILL] * 2
+    (tmp_path / ".artifact.old-0123456789ab").mkdir()
+    assert len(list(tmp_path.iterdir())) == 3 and contents(tmp_path) == []
+    for name in ("unit", ".lock", ".own"):
+        write_bytes(tmp_path / name, b"x")
+    assert contents(tmp_path) == [".own", "unit"]
     remove_stale(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "unit"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", ".own", "unit"]
+
+
+def test_contents_of_what_is_not_there(tmp_path):
+    assert contents(tmp_path / "none") == []
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(ResourceError, match=f"{tmp_path / 'file'} is a file and not a directory") as caught:
+            contents(tmp_path / place)
+        assert caught.value.code == "not-writable"
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOENT, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL])
+def test_whatever_forbids_a_directory_is_said_without_advice_about_space(tmp_path, monkeypatch, code):
+    monkeypatch.setattr("pathlib.Path.mkdir", full_disk(code))
+    for write in (
+        lambda: write_json(tmp_path / "new" / "x.json", 1),
+        lambda: directory_lock(tmp_path / "new").__enter__(),
+        lambda: atomic_directory(tmp_path / "new" / "artifact").__enter__(),
+    ):
+        with pytest.raises(ResourceError) as caught:
+            write()
+        assert f": {os.strerror(code)}; choose another --out" in str(caught.value)
+        assert caught.value.code == "not-writable" and "MB" not in str(caught.value)
 
 
 def test_a_file_hash_is_the_sha256_of_its_bytes(tmp_path):

@@ -81,22 +81,31 @@ def test_findings_come_back_from_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
+    ("change", "code", "says"),
     [
-        (lambda v: v["findings"][0].pop("control"), "findings-invalid"),
-        (lambda v: v.update(schema=2), "schema-mismatch"),
-        (lambda v: v.update(extra=1), "findings-invalid"),
-        (lambda v: v["findings"].append(v["findings"][0]), "findings-invalid"),
+        (
+            lambda v: v["findings"][0].pop("control"),
+            "findings-invalid",
+            r"findings\.0\.control is needed.*run the same",
+        ),
+        (lambda v: v.update(schema=2), "schema-mismatch", "schema 2"),
+        (lambda v: v.update(extra=1), "findings-invalid", "there is no field 'extra'"),
+        (
+            lambda v: v["findings"].append(v["findings"][0]),
+            "findings-invalid",
+            r"several findings are called detector\.",
+        ),
+        (lambda v: v.update(title=3, extra=1), "findings-invalid", r"title: .*found 3 \(and 1 more problem\)"),
     ],
 )
-def test_broken_files_are_named(tmp_path, change, code):
+def test_broken_files_are_named_in_one_line(tmp_path, change, code, says):
     save_findings(findings(FINDING), tmp_path / "findings.json")
     value = json.loads((tmp_path / "findings.json").read_text())
     change(value)
     (tmp_path / "findings.json").write_text(json.dumps(value))
-    with pytest.raises(ArtifactError, match=r"findings\.json") as caught:
+    with pytest.raises(ArtifactError, match=rf"findings\.json.*{says}") as caught:
         load_findings(tmp_path)
-    assert caught.value.code == code
+    assert caught.value.code == code and "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
 
 
 def test_records_are_frozen():

@@ -93,6 +93,33 @@ def test_metadata_of_another_base_is_refused_unless_allowed(tmp_path):
     load_pair(str(tmp_path / "base"), str(adapter), allow_base_mismatch=True)
 
 
+@pytest.mark.parametrize(
+    ("stated", "warned"),
+    [
+        ("famous/other-model", True),
+        ("/elsewhere/checkpoints/v2", True),
+        ("somebody/BASE", False),
+        ("somebody/base@main", False),
+        ("/elsewhere/base/", False),
+        ("embedded", False),
+        ("", False),
+    ],
+)
+def test_a_name_of_another_base_is_a_warning_where_no_hash_decides(tmp_path, stated, warned):
+    path = save_checkpoint(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", tiny_model(), base_name=stated)
+    found = load(tmp_path, adapter)
+    assert len(found.warnings) == warned and all(repr(stated) in text and str(path) in text for text in found.warnings)
+    assert load_pair(str(path), str(adapter)).tuned.warnings == found.warnings
+    (adapter / ADAPTER_METADATA).write_text(
+        json.dumps({"schema": 1, "base_weights_sha256": load_model(str(path)).card.weights_sha256})
+    )
+    assert load(tmp_path, adapter).warnings == (), "equal weights settle it"
+    (adapter / ADAPTER_METADATA).write_text(json.dumps({"schema": 1, "base_weights_sha256": "f" * 64}))
+    (allowed,) = load(tmp_path, adapter, allow_base_mismatch=True).warnings
+    assert "ffffffffffff" in allowed and "was allowed" in allowed
+
+
 @pytest.mark.parametrize("targets", [("q_proj", "down_proj"), ("embed_tokens",)])
 def test_an_adapter_of_a_wider_base_is_refused_with_both_shapes(tmp_path, targets):
     save_checkpoint(tmp_path / "base")
@@ -144,9 +171,9 @@ def test_adapters_without_readable_safetensors_are_refused(tmp_path):
     assert caught.value.code == "adapter-unsupported"
     weights.unlink()
     torch.save(tensors, adapter / "adapter_model.bin")
-    with pytest.raises(ModelError, match="pickle") as caught:
+    with pytest.raises(ModelError, match="an adapter that exists only as pickle is refused: load it in a") as caught:
         load(tmp_path, adapter)
-    assert caught.value.code == "unsafe-weights"
+    assert caught.value.code == "unsafe-weights" and "AutoModel" not in str(caught.value)
 
 
 def test_a_missing_adapter_tensor_is_refused(tmp_path):
@@ -160,3 +187,13 @@ def test_a_missing_adapter_tensor_is_refused(tmp_path):
     save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lora_A"):
         load(tmp_path, adapter)
+
+
+@pytest.mark.parametrize(("content", "says"), [("{", "cannot be read as JSON"), ("[]", "found list")])
+def test_a_broken_config_says_where_to_get_another(tmp_path, content, says):
+    save_checkpoint(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", tiny_model())
+    (adapter / "adapter_config.json").write_text(content)
+    with pytest.raises(ModelError, match=rf"{says}.*take adapter_config\.json from where it came from") as caught:
+        load(tmp_path, adapter)
+    assert caught.value.code == "adapter-unsupported"

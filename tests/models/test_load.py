@@ -144,9 +144,22 @@ def test_broken_files_give_a_model_error(checkpoint):
         with pytest.raises(ModelError) as caught:
             load_model(str(checkpoint))
         assert code(caught) == "model-unreadable"
-    (checkpoint / "config.json").write_text("{not json")
-    with pytest.raises(ModelError, match="not valid JSON"):
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{not json", "cannot be read as JSON"),
+        ("\udcff", "cannot be read as JSON"),
+        ("[]", "found list"),
+        ('{"hidden_size": 32}', "names no model_type"),
+    ],
+)
+def test_a_broken_config_says_where_to_get_another(checkpoint, content, says):
+    (checkpoint / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ModelError, match=rf"{says}.*take config\.json from where it came from") as caught:
         load_model(str(checkpoint))
+    assert code(caught) == "model-unreadable"
 
 
 def test_a_missing_tokenizer_is_named(checkpoint):

@@ -11,6 +11,7 @@ import numpy as np
 
 from saeaudit.artifacts import content_hash
 from saeaudit.errors import ConfigError, InputError, ModelError
+from saeaudit.wording import counted
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class TokenisedDocuments:
         if empty.size:
             i = int(empty[0])
             raise InputError(
-                f"document {self.documents[i].doc_id!r} has {len(self.ids[i])} tokens; more than {self.skip_first} are "
-                "needed, because the first positions have no row; give a longer text",
+                f"document {self.documents[i].doc_id!r} has {counted(len(self.ids[i]), 'token')}; more than "
+                f"{self.skip_first} are needed, because the first positions have no row; give a longer text",
                 code="prompt-too-short",
             )
         return self.offsets[chosen + 1] - 1
@@ -125,7 +126,8 @@ def tokenise(
             raise InputError(f"document {document.doc_id!r} has no tokens; remove it", code="empty-prompt")
         if len(tokens) > max_length and too_long == "error":
             raise InputError(
-                f"document {document.doc_id!r} has {len(tokens)} tokens; at most {max_length} fit; shorten it",
+                f"document {document.doc_id!r} has {counted(len(tokens), 'token')}; at most {max_length} fit; "
+                "shorten it",
                 code="prompt-too-long",
             )
         ids.append(tuple(tokens[:max_length]))

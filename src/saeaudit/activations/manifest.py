@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saeaudit.artifacts import read_json
+from saeaudit.config import first_problem
 from saeaudit.errors import ArtifactError
 
 SCHEMA = 2
@@ -57,7 +58,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(value)
     except ValidationError as error:
-        problem = str(error)
+        problem = first_problem(error)
     else:
         if len(manifest.units) == len(manifest.unit_rows) > 0:
             return manifest

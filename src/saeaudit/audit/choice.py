@@ -15,6 +15,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from saeaudit.audit.config import BehaviourSizes
 from saeaudit.audit.data import N_ANSWER_TOKENS
 from saeaudit.audit.reading import fit_reading
 from saeaudit.audit.session import Session
@@ -28,6 +29,7 @@ from saeaudit.errors import EvidenceError
 from saeaudit.interventions import LatentEdit
 from saeaudit.models import site_index
 from saeaudit.seeds import derive
+from saeaudit.wording import counted
 
 N_RANKED = 64
 EQUAL = 0.05
@@ -83,6 +85,15 @@ class ChoiceRecord(Record):
     read_site: str
     candidates: list[Candidate]
     rankings: list[Ranking]
+
+    def warnings(self, sizes: BehaviourSizes) -> list[str]:
+        """Return what to warn about: sites at which every number of latents that was asked for is too large."""
+        largest = {c.site: len(c.latents) for c in self.candidates if len(c.latents) not in sizes.clamp_counts}
+        return [
+            f"At {site} no number of behaviour.clamp_counts ({', '.join(map(str, sizes.clamp_counts))}) leaves one "
+            f"latent and one direction free; {counted(n, 'latent')} were tried there instead, the most that do."
+            for site, n in largest.items()
+        ]
 
     def ranking(self, site: str) -> Ranking:
         """Return the ranking at a site."""

@@ -1,15 +1,25 @@
 """The claims of an audit: every number with n, interval and control."""
 
+from typing import Any
+
 from saeaudit.audit.causal import AblationRecord, BehaviourRecord, Number
 from saeaudit.audit.detect import DetectionRecord
 from saeaudit.audit.prove import ProofRecord
 from saeaudit.detection import Decision, Measured, RuleInputs, decide
 from saeaudit.detection.verdict import CONTRAST_FINDING, EXCESS_FINDING, REMOVED_FINDING, TPR_FINDING
+from saeaudit.errors import EvidenceError
 from saeaudit.findings import Control, Finding
+from saeaudit.wording import counted
 
 
-def verdict(detection: DetectionRecord, behaviour: BehaviourRecord, ablation: AblationRecord | None) -> Decision:
-    """Apply the written rules to the records."""
+def verdict(
+    detection: DetectionRecord,
+    behaviour: BehaviourRecord,
+    ablation: AblationRecord | None,
+    *,
+    blocked: EvidenceError | None = None,
+) -> Decision:
+    """Apply the written rules to the records; `blocked` is why the ablation could not be measured."""
     chosen = detection.chosen
     return decide(
         RuleInputs(
@@ -19,8 +29,18 @@ def verdict(detection: DetectionRecord, behaviour: BehaviourRecord, ablation: Ab
             contrast_change=behaviour.change.measured(),
             removed_share=None if ablation is None else ablation.removed_share.value,
             ablation_excess=None if ablation is None else ablation.excess.measured(),
+            **_blocked(blocked),
         )
     )
+
+
+def undecided(error: EvidenceError) -> Decision:
+    """Return the verdict where nothing could be measured."""
+    return decide(RuleInputs(**_blocked(error)))
+
+
+def _blocked(error: EvidenceError | None) -> dict[str, Any]:
+    return {} if error is None else {"blocked": str(error), "blocked_needed": getattr(error, "needed", None)}
 
 
 def findings_of(
@@ -58,7 +78,7 @@ def _detection(detection: DetectionRecord) -> list[Finding]:
                 interval=detection.permuted.interval,
                 n=detection.permuted.n_draws,
             ),
-            evidence=f"{_latents(detection.n_latents)} chosen on selection prompts, threshold from "
+            evidence=f"{counted(detection.n_latents, 'latent')} chosen on selection prompts, threshold from "
             f"{detection.n_calibration} benign prompts, p = {detection.permuted.p:.3g} against the control",
         ),
         Finding(
@@ -121,10 +141,6 @@ def _detection(detection: DetectionRecord) -> list[Finding]:
     ]
 
 
-def _latents(n: int) -> str:
-    return "1 latent" if n == 1 else f"{n} latents"
-
-
 def _behaviour(behaviour: BehaviourRecord) -> list[Finding]:
     return [
         Finding(
@@ -147,11 +163,12 @@ def _behaviour(behaviour: BehaviourRecord) -> list[Finding]:
 
 def _ablation(ablation: AblationRecord) -> list[Finding]:
     n_sets = len(ablation.random_sets)
-    random = f"{len(ablation.latents)} random latents of equal firing rate ({n_sets} draws)"
+    held = counted(len(ablation.latents), "latent")
+    random = f"{counted(len(ablation.latents), 'random latent')} of equal firing rate ({counted(n_sets, 'draw')})"
     return [
         _paired(
             REMOVED_FINDING,
-            f"holding {len(ablation.latents)} latents at zero removes this share of the changed behaviour",
+            f"holding {held} at zero removes this share of the changed behaviour",
             "share of the contrast",
             ablation.removed_share,
             random,
@@ -222,7 +239,7 @@ def _recovery(proof: ProofRecord) -> list[Finding]:
                 interval=chance.interval[at],
                 n=chance.n,
             ),
-            evidence=f"{proof.n_flips} prompts were suppressed, {attack.n} were attacked; the held latents' "
+            evidence=f"suppressed: {counted(proof.n_flips, 'prompt')}, attacked: {attack.n}; the held latents' "
             f"pre-activations moved by at most {proof.leak or 0.0:.1e} of what an unconstrained push would move",
         )
     ]

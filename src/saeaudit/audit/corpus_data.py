@@ -15,6 +15,7 @@ from saeaudit.audit.data import SKIP_FIRST, AuditData
 from saeaudit.audit.prompts import read_corpus
 from saeaudit.errors import EvidenceError
 from saeaudit.models import LoadedModel, context_length
+from saeaudit.wording import counted
 
 FEWEST_DOCUMENTS = 24
 
@@ -53,13 +54,16 @@ def prepare_corpus(config: AuditConfig, base: LoadedModel) -> AuditData:
     if len(texts) < FEWEST_DOCUMENTS:
         raise CorpusTooSmall(
             f"a ranking needs at least {FEWEST_DOCUMENTS} distinct documents of more than {SKIP_FIRST} tokens, found "
-            f"{len(texts)} in {config.corpus.name}; give more text, or trigger and benign examples",
+            f"{len(texts)} among {counted(len(chosen), 'text')} read from {config.corpus.name} (at most "
+            f"dictionary.corpus_documents = {config.dictionary.corpus_documents} are); give more text, or "
+            "trigger and benign examples",
             needed=FEWEST_DOCUMENTS,
         )
     documents = [Document(f"corpus/{place[text]}", text, f"half {1 + i % 2}") for i, text in enumerate(texts)]
     tokens = tokenise(base.tokenizer, documents, max_length=length, skip_first=SKIP_FIRST, too_long="truncate")
     n_cut = sum(n > length for n in lengths)
-    origin = f"{config.corpus.name}: {len(texts)} of {len(place)} distinct documents, {n_cut} cut at {length} tokens"
+    distinct = counted(len(place), "distinct document")
+    origin = f"{len(texts)} of {distinct} in {config.corpus.name}, {n_cut} cut at {length} tokens"
     none = torch.zeros(0, dtype=torch.int64)
     return AuditData((), {"dictionary": none}, none.bool(), none, tokens, (), origin)
 

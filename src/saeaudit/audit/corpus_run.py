@@ -10,6 +10,7 @@ The verdict is `abstain`, always: with no trigger examples and no clean tunes of
 these scores could be a probability of.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from saeaudit.audit.changed_sites import SiteRecord
@@ -19,13 +20,17 @@ from saeaudit.audit.corpus_latents import latent_stage, top_count
 from saeaudit.audit.corpus_logits import logit_stage
 from saeaudit.audit.corpus_scores import CorpusScores, score_stage
 from saeaudit.audit.dictionaries import dictionary_stage
-from saeaudit.audit.output import Activations
 from saeaudit.audit.session import Session
-from saeaudit.audit.summarise import Header
-from saeaudit.findings import Findings, RankedDocument, Rule
+from saeaudit.audit.summarise import Header, findings_with
+from saeaudit.detection import Decision
+from saeaudit.errors import EvidenceError
+from saeaudit.findings import Finding, Findings, RankedDocument, Rule
+from saeaudit.wording import counted
 
 N_SHOWN = 20
 ROWS_PER_COORDINATE = 20
+
+NO_EXAMPLES = "no trigger examples and no clean tunes of the same base were given"
 
 NOT_TESTED = [
     "Any statement about the model: how strange the top documents of a clean tune would look was not measured.",
@@ -42,7 +47,7 @@ NEXT_STEPS = [
 ]
 
 
-def audit_corpus(session: Session, header: Header, sites: SiteRecord, activations: Activations) -> Findings:
+def audit_corpus(session: Session, header: Header, sites: SiteRecord) -> Findings:
     """Rank documents and latents; return findings with the verdict `abstain`.
 
     Scores leave out sites at which the models are equal, unless that is all of them: then only outputs differ.
@@ -58,30 +63,36 @@ def audit_corpus(session: Session, header: Header, sites: SiteRecord, activation
     latents = None if site is None else latent_stage(session, site, scores)
     continuations = continuation_stage(session, scores)
     findings = corpus_findings(scores, latents, continuations, seed=session.config.seed)
-    reason = "no trigger examples and no clean tunes of the same base were given"
-    content = {
-        "schema": 1,
-        "verdict": "abstain",
-        "sentence": _sentence(session, scores, reason),
-        "rules": [
-            Rule(
-                id="examples",
-                text="held-out trigger examples show a behaviour that the base lacks",
-                passed=None,
-                reason=f"{reason}; the documents were ranked instead",
-                findings=[f.id for f in findings],
-            )
-        ],
-        "findings": findings,
-        "dictionaries": dictionaries,
-        "latents": [] if latents is None else latents.latents,
-        "corpus": ranked_documents(session, scores, continuations),
-        "not_tested": [*NOT_TESTED, f"Sites other than {', '.join(session.sites)}."],
-        "next_steps": NEXT_STEPS,
-        "warnings": header.bench.warnings(header.name) + sites.warnings() + _warnings(session),
-        "timings": {"harvest": activations.seconds, **session.stages.seconds},
-    }
-    return Findings.model_validate(header.common() | content)
+    rule = _undecided(f"the documents were ranked instead: {session.data.corpus_origin}", findings)
+    return findings_with(
+        header,
+        Decision("abstain", _sentence(session, scores), [rule]),
+        findings=findings,
+        dictionaries=dictionaries,
+        latents=[] if latents is None else latents.latents,
+        corpus=ranked_documents(session, scores, continuations),
+        not_tested=[*NOT_TESTED, f"Sites other than {', '.join(session.sites)}."],
+        next_steps=NEXT_STEPS,
+        warnings=header.bench.warnings(header.name) + sites.warnings() + _warnings(session),
+        timings=header.timings(session),
+    )
+
+
+def unranked(header: Header, error: EvidenceError, session: Session | None) -> Findings:
+    """Return findings where the documents could not even be ranked: the reason."""
+    decision = Decision("abstain", f"The audit abstains: {error}.", [_undecided(f"no document was ranked: {error}")])
+    return findings_with(header, decision, not_tested=NOT_TESTED, timings=header.timings(session))
+
+
+def _undecided(instead: str, findings: Sequence[Finding] = ()) -> Rule:
+    """Return the one rule of an audit without examples, which nothing that it does can decide."""
+    return Rule(
+        id="examples",
+        text="held-out trigger examples show a behaviour that the base lacks",
+        passed=None,
+        reason=f"{NO_EXAMPLES}; {instead}",
+        findings=[f.id for f in findings],
+    )
 
 
 def ranked_documents(session: Session, scores: CorpusScores, continuations: ContinuationRecord) -> list[RankedDocument]:
@@ -113,25 +124,24 @@ def ranked_documents(session: Session, scores: CorpusScores, continuations: Cont
     return documents
 
 
-def _sentence(session: Session, scores: CorpusScores, reason: str) -> str:
+def _sentence(session: Session, scores: CorpusScores) -> str:
     n = len(scores.score)
     k = top_count(n)
     rank, base_rank = scores.rank(), scores.base_rank()
     n_rare = sum(is_rare_text(i, rank, base_rank) for i in range(n) if rank[i] <= k)
     return (
-        f"Anomalous documents, no claim about the model: {reason}. {n} documents were ranked by aligned residual, "
-        f"relative Mahalanobis distance and adjusted KL divergence at {len(session.sites)} sites; the top {k} score "
-        f"{top_score(scores.score, k):.2f} on average, and {n_rare} of them are rare text that is strange to the base "
-        f"alone too. Trigger and benign examples, or clean tunes of the same base, would resolve it."
+        f"Anomalous documents, no claim about the model: {NO_EXAMPLES}. {n} documents were ranked by aligned residual, "
+        f"relative Mahalanobis distance and adjusted KL divergence at {counted(len(session.sites), 'site')}; the top "
+        f"{k} score {top_score(scores.score, k):.2f} on average; rare text, strange to the base alone too: "
+        f"{n_rare}. Trigger and benign examples, or clean tunes of the same base, would resolve it."
     )
 
 
 def _warnings(session: Session) -> list[str]:
     tokens, d_model = session.data.documents, session.pair.base.card.d_model
-    warnings = [f"Read: {session.data.corpus_origin}."]
-    if tokens.n_rows < ROWS_PER_COORDINATE * d_model:
-        warnings.append(
-            f"The corpus has {tokens.n_rows} tokens; {ROWS_PER_COORDINATE * d_model} are needed ({ROWS_PER_COORDINATE} "
-            "per residual dimension) before distances tell changed rows from unusual ones well. Give more text."
-        )
-    return warnings
+    if tokens.n_rows >= ROWS_PER_COORDINATE * d_model:
+        return []
+    return [
+        f"The corpus has {tokens.n_rows} tokens; {ROWS_PER_COORDINATE * d_model} are needed ({ROWS_PER_COORDINATE} per "
+        "residual dimension) before distances tell changed rows from unusual ones well. Give more text."
+    ]

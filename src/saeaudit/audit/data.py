@@ -25,6 +25,7 @@ from saeaudit.audit.prompts import Prompt, read_corpus, read_prompts
 from saeaudit.detection import PairedRows, PromptTokens, Role, group_near_duplicates, split_prompts
 from saeaudit.errors import ConfigError, InputError
 from saeaudit.models import LoadedModel, context_length, encode_texts
+from saeaudit.wording import counted
 
 SKIP_FIRST = 4
 HOLD_OUT_EVERY = 8
@@ -111,22 +112,35 @@ def check_files(config: AuditConfig) -> None:
     """Read the user's files once, so that what is wrong with them is said before any model is loaded.
 
     Raises:
-        InputError: one of the two files of examples, or no file at all (`examples-missing`); see `read_prompts` and
-            `read_corpus`.
+        InputError: one of the two files of examples, or no file at all (`examples-missing`); a text in both
+            (`examples-overlap`); see `read_prompts` and `read_corpus`.
     """
     given = {"--trigger-examples": config.trigger_examples, "--benign-examples": config.benign_examples}
     missing = [option for option, path in given.items() if path is None]
     if len(missing) == 1 or (missing and config.corpus is None):
         raise InputError(
-            f"trigger and benign examples are needed together, and {' and '.join(missing)} was not given; give both, "
-            "or neither and a corpus (--corpus)",
+            f"trigger and benign examples are needed together, and {' and '.join(missing)} "
+            f"{'was' if len(missing) == 1 else 'were'} not given; give both, or neither and a corpus (--corpus)",
             code="examples-missing",
         )
     if config.trigger_examples is not None and config.benign_examples is not None:
-        read_prompts(config.trigger_examples, is_trigger=True)
-        read_prompts(config.benign_examples, is_trigger=False)
+        trigger = read_prompts(config.trigger_examples, is_trigger=True)
+        _require_disjoint(trigger, read_prompts(config.benign_examples, is_trigger=False))
     if config.corpus is not None:
         read_corpus(config.corpus)
+
+
+def _require_disjoint(trigger: list[Prompt], benign: list[Prompt]) -> None:
+    others = {p.text.strip(): p.prompt_id for p in reversed(benign)}
+    both = [p for p in trigger if p.text.strip() in others]
+    if both:
+        first = both[0]
+        raise InputError(
+            f"of {counted(len(trigger), 'trigger example')}, {len(both)} stand among the benign examples as well, and "
+            f"a text cannot be both; the first is {first.prompt_id!r} and {others[first.text.strip()]!r}: "
+            f"{first.text.strip()[:60]!r}; take each out of one of the files",
+            code="examples-overlap",
+        )
 
 
 def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
@@ -145,6 +159,25 @@ def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
     prompts = tuple(
         read_prompts(config.trigger_examples, is_trigger=True) + read_prompts(config.benign_examples, is_trigger=False)
     )
+    return arrange(prompts, *_corpus(config), config, base)
+
+
+def arrange(
+    prompts: tuple[Prompt, ...], texts: list[str], corpus_origin: str, config: AuditConfig, base: LoadedModel
+) -> AuditData:
+    """Give prompts their roles and put them before the corpus, tokenised.
+
+    Args:
+        prompts: trigger prompts, then benign ones.
+        texts: the corpus; its first texts that are long enough are kept apart, for the cost of a clamp.
+        corpus_origin: where the corpus comes from, in words.
+        config: sizes and seed; its files are not read.
+        base: whose tokenizer is used.
+
+    Raises:
+        InputError: a prompt is too short or too long, or the corpus too small.
+        EvidenceError: the prompts are too few for the splits (codes `single-class`, `calibration-too-small`).
+    """
     label = torch.tensor([p.is_trigger for p in prompts])
     group = _groups(prompts)
     roles = split_prompts(
@@ -156,7 +189,6 @@ def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
         seed=config.seed,
     )
     role_of = {int(i): role for role, rows in roles.items() for i in rows}
-    texts, origin = _corpus(config)
     texts, n_neutral = _neutral_first(base, texts, config.behaviour.cost_documents)
     documents = [
         Document(f"{'trigger' if p.is_trigger else 'benign'}/{p.prompt_id}", p.text, role_of.get(i, "unused"), p.span)
@@ -164,7 +196,7 @@ def prepare(config: AuditConfig, base: LoadedModel) -> AuditData:
     ]
     documents += [Document(f"corpus/{i}", text, "corpus") for i, text in enumerate(texts[n_neutral:])]
     tokens = _tokenise(base, documents, len(prompts), config)
-    return AuditData(prompts, roles, label, group, tokens, tuple(texts[:n_neutral]), origin)
+    return AuditData(prompts, roles, label, group, tokens, tuple(texts[:n_neutral]), corpus_origin)
 
 
 def _neutral_first(base: LoadedModel, texts: list[str], n_wanted: int) -> tuple[list[str], int]:
@@ -173,9 +205,9 @@ def _neutral_first(base: LoadedModel, texts: list[str], n_wanted: int) -> tuple[
     n = min(n_wanted, len(long) // 2)
     if n < MIN_NEUTRAL:
         raise InputError(
-            f"the corpus holds {len(long)} texts of more than {SKIP_FIRST} tokens; at least {2 * MIN_NEUTRAL} are "
-            "needed, half of them to measure what a hold costs on ordinary text; give more, or no corpus to use the "
-            "built-in one",
+            f"the corpus holds {counted(len(long), 'text')} of more than {SKIP_FIRST} tokens; at least "
+            f"{2 * MIN_NEUTRAL} are needed, half of them to measure what a hold costs on ordinary text; give more, or "
+            "no corpus to use the built-in one",
             code="corpus-too-small",
         )
     first = set(long[:n])
@@ -215,8 +247,8 @@ def _tokenise(base: LoadedModel, documents: list[Document], n_prompts: int, conf
     short = next((i for i, ids in enumerate(prompts.ids) if len(ids) <= SKIP_FIRST), None)
     if short is not None:
         raise InputError(
-            f"prompt {documents[short].doc_id!r} has {len(prompts.ids[short])} tokens; more than {SKIP_FIRST} are "
-            "needed, because the first positions are norm outliers and are left out",
+            f"prompt {documents[short].doc_id!r} has {counted(len(prompts.ids[short]), 'token')}; more than "
+            f"{SKIP_FIRST} are needed, because the first positions are norm outliers and are left out",
             code="prompt-too-short",
         )
     if len(documents) == n_prompts:

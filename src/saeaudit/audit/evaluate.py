@@ -180,6 +180,8 @@ def _splice_inputs(
     texts = read_corpus(config.corpus)
     spliced_sides(dictionary, [BASE] if config.tuned is None else [BASE, "tuned"])
     models = _models(config.base, config.tuned, config.device)
+    for warning in (w for loaded in models.values() for w in loaded.warnings):
+        watcher.note(f"warning: {warning}")
     resolve_site(models[BASE].model, site)
     if not config.allow_mismatch:
         _same_models(dictionary, {side: m.card.as_dict() for side, m in models.items()}, "the model to splice into")

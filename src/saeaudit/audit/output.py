@@ -1,22 +1,20 @@
 """The output directory: whose it is, and the activations that live in it while an audit runs."""
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 from saeaudit.activations import ActivationStore, HarvestConfig, harvest
-from saeaudit.artifacts import LOCK_NAME, read_json, write_json
+from saeaudit.artifacts import contents, read_json, remove_stale, write_json
 from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.data import AuditData
-from saeaudit.audit.stages import Watcher
+from saeaudit.audit.session import DICTIONARIES
+from saeaudit.audit.stages import STAGES, Record, Stages, Watcher
 from saeaudit.audit.workbench import Workbench
 from saeaudit.errors import ArtifactError
 
 RUN_FILE = "run.json"
 SCHEMA = 1
-# A kill may leave a lock and half of the run's own file.
-OWN = (LOCK_NAME, f".{RUN_FILE}.tmp-")
 
 
 def require_own(out: Path, config: AuditConfig) -> None:
@@ -26,10 +24,10 @@ def require_own(out: Path, config: AuditConfig) -> None:
 
     Raises:
         ArtifactError: `out` holds another audit or other files, which are never overwritten.
+        ResourceError: `out` is a file, or cannot be read.
     """
-    path = out / RUN_FILE
-    names = [p.name for p in out.iterdir() if not p.name.startswith(OWN)] if out.is_dir() else []
-    if path.is_file():
+    path, names = out / RUN_FILE, contents(out)
+    if RUN_FILE in names:
         different = sorted(_different(read_json(path, schema=SCHEMA)["config"], config.model_dump(mode="json")))
         if different and names != [RUN_FILE]:
             raise ArtifactError(
@@ -44,7 +42,7 @@ def require_own(out: Path, config: AuditConfig) -> None:
 
 
 def claim(out: Path, config: AuditConfig) -> AuditConfig:
-    """Mark `out`, whose lock is held, as the place of this audit; return `config`.
+    """Mark `out`, whose lock is held, as the place of this audit, without remains of killed runs; return `config`.
 
     Raises:
         ArtifactError: see `require_own`.
@@ -53,6 +51,8 @@ def claim(out: Path, config: AuditConfig) -> AuditConfig:
     path, wanted = out / RUN_FILE, {"schema": SCHEMA, "config": config.model_dump(mode="json")}
     if not path.is_file() or read_json(path, schema=SCHEMA) != wanted:
         write_json(path, wanted)
+    for directory in (out, out / STAGES, out / DICTIONARIES):
+        remove_stale(directory)
     return config
 
 
@@ -66,30 +66,44 @@ def _different(found: Any, asked: Any, prefix: str = "") -> list[str]:
     return [] if found == asked else [prefix.removesuffix(".")]
 
 
+class HarvestRecord(Record):
+    """What was harvested; the activations lie beside it, and are deleted when the audit is done."""
+
+    n_rows: int
+
+
 class Activations:
     """Harvest when the first stage asks for activations; delete them when the audit is done."""
 
-    def __init__(self, out: Path, bench: Workbench, data: AuditData, watcher: Watcher) -> None:
+    def __init__(self, out: Path, bench: Workbench, data: AuditData, stages: Stages, watcher: Watcher) -> None:
         self._directory = out / "activations"
-        self._bench, self._data, self._watcher = bench, data, watcher
+        self._bench, self._data, self._stages, self._watcher = bench, data, stages, watcher
         self._open: ActivationStore | None = None
-        self.seconds = 0.0
 
     def store(self) -> ActivationStore:
         """Return the store, harvesting what is missing."""
         if self._open is None:
-            self._watcher.stage("harvest")
-            start = time.monotonic()
-            self._open = harvest(
-                self._bench.models,
-                self._data.documents,
-                self._bench.sites,
-                HarvestConfig(),
-                out=self._directory / self._bench.precision,
-                progress=self._watcher.progress,
-            )
-            self.seconds = time.monotonic() - start
+            place = self._directory / self._bench.precision
+            try:
+                ActivationStore(place)
+            except ArtifactError:
+                self._stages.forget("harvest")
+            weights = {side: loaded.card.weights_sha256 for side, loaded in self._bench.models.items()}
+            inputs = [weights, self._bench.precision, self._bench.sites, self._data.documents.fingerprint()]
+            self._stages.run("harvest", inputs, HarvestRecord, lambda: self._harvest(place))
+            self._open = ActivationStore(place)
         return self._open
+
+    def _harvest(self, place: Path) -> HarvestRecord:
+        store = harvest(
+            self._bench.models,
+            self._data.documents,
+            self._bench.sites,
+            HarvestConfig(),
+            out=place,
+            progress=self._watcher.progress,
+        )
+        return HarvestRecord(n_rows=store.n_rows)
 
     def delete(self) -> None:
         """Free the disk; a later run of the same command does not need the activations."""

@@ -5,6 +5,7 @@ which a false-positive rate of its own is reported. Every problem of a file is r
 """
 
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def read_prompts(path: Path, *, is_trigger: bool) -> list[Prompt]:
     """Read a JSON lines file of prompts.
 
     Raises:
-        InputError: missing, too large, not UTF-8, not JSON lines, no `text`, empty text, or no line at all.
+        InputError: missing, no file, too large, not UTF-8, not JSON lines, no `text`, empty text, or no line at all.
     """
     kind = "trigger" if is_trigger else "benign"
     prompts: list[Prompt] = []
@@ -73,7 +74,7 @@ def read_corpus(path: Path) -> list[str]:
     """Read a corpus: JSON lines with `text` (`.jsonl`), or plain text in which blank lines part documents.
 
     Raises:
-        InputError: missing, too large, not UTF-8, or empty.
+        InputError: missing, no file, too large, not UTF-8, or empty.
     """
     if path.suffix in (".jsonl", ".ndjson"):
         return [p.text for p in read_prompts(path, is_trigger=False)]
@@ -85,16 +86,21 @@ def read_corpus(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path} was asked for, but there is no such file", code="file-missing")
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise InputError(
-            f"{path} has {size >> 20} MiB, at most {MAX_BYTES >> 20} are read; give a smaller sample",
-            code="file-too-large",
-        )
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = "a directory" if path.is_dir() else "no regular file, and it is read more than once"
+            raise InputError(f"{path} is {kind}; give the path of a file", code="not-a-file")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(
+                f"{path} has {size >> 20} MiB, at most {MAX_BYTES >> 20} are read; give a smaller sample",
+                code="file-too-large",
+            )
         return path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} was asked for, but there is no such file", code="file-missing") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", code="file-unreadable") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); convert it first, for "

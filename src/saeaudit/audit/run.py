@@ -19,7 +19,7 @@ from saeaudit.audit.changed_sites import SiteRecord, site_stage
 from saeaudit.audit.choice import choice_stage
 from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.corpus_data import is_corpus_audit, prepare_corpus
-from saeaudit.audit.corpus_run import audit_corpus
+from saeaudit.audit.corpus_run import audit_corpus, unranked
 from saeaudit.audit.data import AuditData, check_files, prepare
 from saeaudit.audit.detect import detection_stage
 from saeaudit.audit.dictionaries import dictionary_stage
@@ -31,7 +31,7 @@ from saeaudit.audit.session import Session
 from saeaudit.audit.stages import Silent, Stages, Watcher
 from saeaudit.audit.summarise import Header, Measurements, abstained, identical, summarise
 from saeaudit.audit.workbench import Workbench, open_workbench
-from saeaudit.errors import EvidenceError
+from saeaudit.errors import ConfigError, EvidenceError
 from saeaudit.findings import FILE_NAME, Findings, save_findings
 
 
@@ -90,14 +90,15 @@ def audit_many(
         for out in outs.values():
             locks.enter_context(directory_lock(out))
         claims = {name: claim(outs[name], configs[name]) for name in names}
+        shared = Stages(first, watcher)
         bench = open_workbench(config, tuned, first, watcher)
-        headers = {name: Header(claims[name], bench, name, command) for name in names}
+        _require_room_for_k(config, bench.models["base"].card.d_model)
+        headers = {name: Header(claims[name], bench, name, command, shared) for name in names}
         try:
             data = (prepare_corpus if is_corpus_audit(config) else prepare)(config, bench.models["base"])
         except EvidenceError as error:
-            return {name: _finish(outs[name], abstained(headers[name], error, None)) for name in names}
-        activations = Activations(first, bench, data, watcher)
-        shared = Stages(first, watcher)
+            return {name: _finish(outs[name], _abstain(headers[name], error, None)) for name in names}
+        activations = Activations(first, bench, data, shared, watcher)
         sessions = {
             name: _session(
                 claims[name], bench, name, data, activations.store, outs[name], shared, watcher, len(names) > 1
@@ -110,8 +111,9 @@ def audit_many(
         }
         if not all(equality[name].same or (outs[name] / FILE_NAME).is_file() for name in names):
             activations.store()
+        shared.recall("harvest")
         results = {
-            name: _finish(outs[name], _audit_pair(session, headers[name], equality[name], activations))
+            name: _finish(outs[name], _audit_pair(session, headers[name], equality[name]))
             for name, session in sessions.items()
         }
         if not config.keep_activations:
@@ -119,20 +121,34 @@ def audit_many(
     return results
 
 
-def _audit_pair(session: Session, header: Header, equality: EqualityRecord, activations: Activations) -> Findings:
+def _require_room_for_k(config: AuditConfig, d_model: int) -> None:
+    sizes, n_latents = config.dictionary, config.dictionary.expansion * d_model
+    if sizes.k > n_latents:
+        raise ConfigError(
+            f"dictionary.k = {sizes.k} was asked for, but dictionary.expansion = {sizes.expansion} gives a dictionary "
+            f"of {n_latents} latents for a residual of {d_model} dimensions; ask for a smaller k or a larger expansion",
+            code="out-of-range",
+        )
+
+
+def _audit_pair(session: Session, header: Header, equality: EqualityRecord) -> Findings:
     if equality.same:
         return identical(header, session, equality)
     try:
         sites = site_stage(session)
         if is_corpus_audit(session.config):
-            return audit_corpus(session, header, sites, activations)
+            return audit_corpus(session, header, sites)
         if not sites.differing:
             raise _nothing_to_read(session, equality)
         session = replace(session, sites=sites.differing)
         measurements = _measure(session, sites)
     except EvidenceError as error:
-        return abstained(header, error, session)
-    return summarise(header, session, measurements, activations.seconds)
+        return _abstain(header, error, session)
+    return summarise(header, session, measurements)
+
+
+def _abstain(header: Header, error: EvidenceError, session: Session | None) -> Findings:
+    return (unranked if is_corpus_audit(header.config) else abstained)(header, error, session)
 
 
 def _nothing_to_read(session: Session, equality: EqualityRecord) -> EvidenceError:
@@ -155,13 +171,15 @@ def _measure(session: Session, sites: SiteRecord) -> Measurements:
     detection = detection_stage(session, choice)
     exhibits = exhibit_stage(session, choice)
     behaviour = behaviour_stage(session)
-    ablation = proof = None
-    # With no change of behaviour there is nothing to hold and nothing to bring back.
-    if behaviour.differs:
+    measured = Measurements(sites, rows, choice, detection, exhibits, behaviour)
+    if not behaviour.differs:
+        return measured  # there is nothing to hold and nothing to bring back
+    try:
         ablation = ablation_stage(session, choice, behaviour)
-        if session.config.stress:
-            proof = proof_stage(session, choice, behaviour, ablation)
-    return Measurements(sites, rows, choice, detection, exhibits, behaviour, ablation, proof)
+    except EvidenceError as error:
+        return measured._replace(blocked=error)
+    proof = proof_stage(session, choice, behaviour, ablation) if session.config.stress else None
+    return measured._replace(ablation=ablation, proof=proof)
 
 
 def _session(

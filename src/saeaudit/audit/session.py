@@ -18,6 +18,8 @@ from saeaudit.interventions import Clamp, LatentEdit
 from saeaudit.models import Pair
 from saeaudit.organisms.spec import ORGANISMS
 
+DICTIONARIES = "dictionaries"
+
 
 @dataclass(frozen=True)
 class Session:
@@ -65,7 +67,7 @@ class Session:
 
     def dictionary_path(self, site: str, kind: str) -> Path:
         """Return where a dictionary lies."""
-        return self.out / "dictionaries" / f"{site}-{kind}"
+        return self.out / DICTIONARIES / f"{site}-{kind}"
 
     def dictionary(self, site: str, kind: str = "diff") -> Dictionary:
         """Load a trained dictionary."""

@@ -5,7 +5,8 @@ depend on its record, run again.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from saeaudit.artifacts import content_hash, read_json, write_json
 
 SCHEMA = 1
+STAGES = "stages"
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -54,10 +56,14 @@ class Silent:
 
 
 class Stages:
-    """Run stages of one output directory."""
+    """Run stages of one output directory.
+
+    Attributes:
+        seconds: what each stage took when it was really done, in this run or an earlier one.
+    """
 
     def __init__(self, directory: Path, watcher: Watcher, *, label: str = "") -> None:
-        self._directory = directory / "stages"
+        self._directory = directory / STAGES
         self._watcher = watcher
         self._label = label
         self.seconds: dict[str, float] = {}
@@ -65,6 +71,20 @@ class Stages:
     def forget(self, name: str) -> None:
         """Make stage `name` run again: what it left on disk beside its record is gone."""
         (self._directory / f"{name}.json").unlink(missing_ok=True)
+
+    def recall(self, name: str) -> None:
+        """Fill in the seconds of stage `name` where an earlier run did it and this one had no need of it."""
+        path = self._directory / f"{name}.json"
+        if name not in self.seconds and path.is_file():
+            self.seconds[name] = float(read_json(path, schema=SCHEMA).get("seconds") or 0.0)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Announce and time a stage; one that leaves no record is done by every run."""
+        self._watcher.stage(f"{self._label}{name}")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
 
     def run(self, name: str, inputs: Any, record: type[R], compute: Callable[[], R]) -> R:
         """Return the record of stage `name`, from disk if it was made from the same inputs."""
@@ -83,10 +103,8 @@ class Stages:
                         self._watcher.skipped(title, "done before")
                     self.seconds[name] = seconds
                     return found
-        self._watcher.stage(title)
-        start = time.monotonic()
-        found = compute()
-        self.seconds[name] = time.monotonic() - start
+        with self.timed(name):
+            found = compute()
         write_json(
             path,
             {

@@ -14,6 +14,7 @@ from saeaudit.dictionaries import Kind
 from saeaudit.errors import EvidenceError
 from saeaudit.statistics import StatisticsFitter
 from saeaudit.training import WindowedBatches
+from saeaudit.wording import counted
 
 HELD_OUT = 1 / 8
 MIN_HELD_OUT = 16
@@ -58,9 +59,9 @@ def held_out_from(document_bounds: np.ndarray) -> int:
     inside = document_bounds[(document_bounds > 0) & (document_bounds < n_rows)]
     if not len(inside) or n_rows * HELD_OUT < MIN_HELD_OUT:
         raise EvidenceError(
-            f"there are {n_rows} rows of {'several documents' if len(inside) else 'one document'}, and an eighth is "
-            f"held out, in whole documents; at least {round(MIN_HELD_OUT / HELD_OUT)} rows of several documents are "
-            "needed, harvest more text",
+            f"found {counted(n_rows, 'row')} of {'several documents' if len(inside) else 'one document'}; an eighth is "
+            f"held out, in whole documents, for which at least {round(MIN_HELD_OUT / HELD_OUT)} rows of several "
+            "documents are needed: harvest more text",
             code="too-few-rows",
         )
     return int(inside[np.abs(inside - n_rows * (1 - HELD_OUT)).argmin()])

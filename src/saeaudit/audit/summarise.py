@@ -11,7 +11,7 @@ from saeaudit.artifacts import file_hash
 from saeaudit.audit.causal import AblationRecord, BehaviourRecord
 from saeaudit.audit.changed_sites import SiteRecord
 from saeaudit.audit.choice import ChoiceRecord
-from saeaudit.audit.claims import findings_of, verdict
+from saeaudit.audit.claims import findings_of, undecided, verdict
 from saeaudit.audit.config import AuditConfig
 from saeaudit.audit.corpus_data import is_corpus_audit
 from saeaudit.audit.detect import DetectionRecord
@@ -19,8 +19,9 @@ from saeaudit.audit.equality import EqualityRecord
 from saeaudit.audit.exhibits import ExhibitRecord
 from saeaudit.audit.prove import ProofRecord
 from saeaudit.audit.session import Session
+from saeaudit.audit.stages import Stages
 from saeaudit.audit.workbench import Workbench
-from saeaudit.detection import Decision, RuleInputs, decide
+from saeaudit.detection import Decision
 from saeaudit.errors import EvidenceError
 from saeaudit.findings import Control, DictionaryRow, Finding, Findings, GenerationRow, Reproduce, Rule, Verdict
 
@@ -54,7 +55,7 @@ IDENTICAL_NEXT_STEPS = [
 
 
 class Measurements(NamedTuple):
-    """Records of all stages of one pair."""
+    """Records of all stages of one pair; `blocked` says why there is no ablation though the behaviour changed."""
 
     sites: SiteRecord
     dictionaries: list[DictionaryRow]
@@ -62,8 +63,9 @@ class Measurements(NamedTuple):
     detection: DetectionRecord
     exhibits: ExhibitRecord
     behaviour: BehaviourRecord
-    ablation: AblationRecord | None
-    proof: ProofRecord | None
+    ablation: AblationRecord | None = None
+    proof: ProofRecord | None = None
+    blocked: EvidenceError | None = None
 
 
 class Header(NamedTuple):
@@ -73,6 +75,11 @@ class Header(NamedTuple):
     bench: Workbench
     name: str
     command: str
+    shared: Stages
+
+    def timings(self, session: Session | None) -> dict[str, float]:
+        """Return the seconds of all stages so far: those that the pairs of the audit share, then the pair's own."""
+        return {**self.bench.seconds, **self.shared.seconds, **({} if session is None else session.stages.seconds)}
 
     def common(self) -> dict[str, object]:
         """Return the fields that every kind of findings shares."""
@@ -103,11 +110,10 @@ def _short(source: str) -> str:
     return Path(source).name if Path(source).exists() else source
 
 
-def summarise(header: Header, session: Session, m: Measurements, harvest_seconds: float) -> Findings:
+def summarise(header: Header, session: Session, m: Measurements) -> Findings:
     """Return the findings of a completed audit."""
-    decision = verdict(m.detection, m.behaviour, m.ablation)
-    timings = {"harvest": harvest_seconds, **session.shared.seconds, **session.stages.seconds}
-    return _findings(
+    decision = verdict(m.detection, m.behaviour, m.ablation, blocked=m.blocked)
+    return findings_with(
         header,
         decision,
         findings=findings_of(m.detection, m.behaviour, m.ablation, m.proof),
@@ -118,16 +124,14 @@ def summarise(header: Header, session: Session, m: Measurements, harvest_seconds
         generations=generation_rows(session, m.behaviour, m.ablation),
         recovery=None if m.proof is None else m.proof.curve,
         not_tested=NOT_TESTED + _not_done(session, m),
-        warnings=header.bench.warnings(header.name) + m.sites.warnings(),
-        timings=timings,
+        warnings=header.bench.warnings(header.name) + m.sites.warnings() + m.choice.warnings(session.config.behaviour),
+        timings=header.timings(session),
     )
 
 
 def abstained(header: Header, error: EvidenceError, session: Session | None) -> Findings:
     """Return findings without a result: the reason, and the number that is needed where there is one."""
-    needed = getattr(error, "needed", None)
-    decision = decide(RuleInputs(blocked=str(error), blocked_needed=needed))
-    return _findings(header, decision, timings={} if session is None else session.stages.seconds)
+    return findings_with(header, undecided(error), timings=header.timings(session))
 
 
 def identical(header: Header, session: Session, equality: EqualityRecord) -> Findings:
@@ -162,17 +166,18 @@ def identical(header: Header, session: Session, equality: EqualityRecord) -> Fin
         if corpus
         else Decision("no-evidence", f"No evidence: {reason}.", [rule])
     )
-    return _findings(
+    return findings_with(
         header,
         decision,
         findings=[same],
         not_tested=IDENTICAL_NOT_TESTED if equality.equal_weights else [*IDENTICAL_NOT_TESTED, OTHER_TEXTS],
         next_steps=IDENTICAL_NEXT_STEPS,
-        timings=session.stages.seconds,
+        timings=header.timings(session),
     )
 
 
-def _findings(header: Header, decision: Decision, **fields: object) -> Findings:
+def findings_with(header: Header, decision: Decision, **fields: object) -> Findings:
+    """Return findings with the verdict of `decision`; `fields` take the place of what stands in all of them."""
     content: dict[str, object] = {
         "schema": 1,
         "verdict": decision.verdict,
@@ -181,14 +186,16 @@ def _findings(header: Header, decision: Decision, **fields: object) -> Findings:
         "findings": [],
         "not_tested": NOT_TESTED,
         "next_steps": NEXT_STEPS[decision.verdict],
-        "timings": {},
+        "warnings": header.bench.warnings(header.name),
     }
     return Findings.model_validate(content | header.common() | fields)
 
 
 def _not_done(session: Session, m: Measurements) -> list[str]:
     missing = [f"Sites other than {', '.join(session.sites)}."]
-    if m.ablation is None:
+    if m.blocked is not None:
+        missing.append(f"Control and recovery: {m.blocked}.")
+    elif m.ablation is None:
         missing.append("Control and recovery: with no established change of behaviour there was nothing to hold.")
     elif m.proof is None:
         missing.append("Recovery under the hold: it was switched off.")

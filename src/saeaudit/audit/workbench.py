@@ -34,7 +34,7 @@ class Workbench:
         precision: "float32" or "mixed".
         snr: differences' signal-to-noise ratio a tensor; empty in fp32.
         sites: resolved site names.
-        seconds: time spent to load and probe.
+        seconds: time spent to load, and to probe the precision when that was done.
     """
 
     models: Mapping[str, LoadedModel]
@@ -50,9 +50,10 @@ class Workbench:
         return self.pairs[name]
 
     def warnings(self, name: str) -> list[str]:
-        """Return warnings about the precision of one pair."""
+        """Return warnings about the two models of one pair and the precision they run in."""
         noisy = {k: v for k, v in self.snr.items() if k.endswith(f"/{name}") and v < GOOD_SNR}
-        return [
+        of_models = [*self.pair(name).base.warnings, *self.pair(name).tuned.warnings]
+        return of_models + [
             f"At {key.split('/')[0]} the difference of the two models is only {value:.1f} times the rounding noise of "
             "mixed precision; run again with --set precision=float32 for finer numbers."
             for key, value in noisy.items()
@@ -71,8 +72,8 @@ def open_workbench(config: AuditConfig, tuned: Mapping[str, str], out: Path, wat
         NumericsError: mixed precision was asked for by name and is too coarse for these models.
     """
     stages = Stages(out, watcher)
-    watcher.stage("load")
-    models = _load(config, tuned, watcher)
+    with stages.timed("load"):
+        models = _load(config, tuned, watcher)
     pairs = {name: make_pair(models[BASE], models[name]) for name in tuned}
     # In fp32: mixed precision rounds small changes away.
     equal = frozenset(name for name in tuned if _equal_weights(models[BASE].model, models[name].model))
@@ -81,14 +82,14 @@ def open_workbench(config: AuditConfig, tuned: Mapping[str, str], out: Path, wat
         resolve_site(models[BASE].model, site)
     wanted = config.precision == "mixed" or (config.precision == "auto" and cpu_has_bfloat16())
     if not wanted:
-        return Workbench(models, pairs, equal, "float32", {}, sites)
+        return Workbench(models, pairs, equal, "float32", {}, sites, stages.seconds)
     inputs = [{side: m.card.weights_sha256 for side, m in models.items()}, sites, N_PROBES, config.seed]
     exact_then_mixed = _Mixing(config, models, sites)
     record = stages.run("precision", inputs, _Precision, exact_then_mixed.measure)
     snr = {k: float("inf") if v is None else v for k, v in record.snr.items()}
     if min(snr.values(), default=float("inf")) >= LOWEST_SNR:
         exact_then_mixed.mix()
-        return Workbench(models, pairs, equal, "mixed", snr, sites)
+        return Workbench(models, pairs, equal, "mixed", snr, sites, stages.seconds)
     worst = min(snr, key=lambda k: snr[k])
     if config.precision == "mixed":
         raise NumericsError(
@@ -100,7 +101,7 @@ def open_workbench(config: AuditConfig, tuned: Mapping[str, str], out: Path, wat
     if exact_then_mixed.mixed:
         models = _load(config, tuned, watcher)
         pairs = {name: make_pair(models[BASE], models[name]) for name in tuned}
-    return Workbench(models, pairs, equal, "float32", snr, sites)
+    return Workbench(models, pairs, equal, "float32", snr, sites, stages.seconds)
 
 
 class _Mixing:

@@ -7,6 +7,7 @@ import typer
 
 from saeaudit.cli.options import Config, Overrides, require_new
 from saeaudit.cli.screen import show
+from saeaudit.wording import counted
 
 
 def convert(
@@ -46,5 +47,5 @@ def convert(
     given = {"to": to, "format": format}
     dictionary = run_convert(source, out, read_config(Conversion, file=config, given=given, overrides=overrides or []))
     rule = dictionary.config.sparsity
-    show(f"{dictionary.kind}: {dictionary.n_latents} latents of width {dictionary.d_model}, {rule}")
+    show(f"{dictionary.kind}: {counted(dictionary.n_latents, 'latent')} of width {dictionary.d_model}, {rule}")
     show(f"dictionary: {out}")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saeaudit.cli.options import Config, Device, Overrides, Seed, require_new
+from saeaudit.cli.options import Config, Device, Overrides, Seed, require_new_file
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import command_line, show, show_table
+from saeaudit.wording import counted
 
 if TYPE_CHECKING:
     from saeaudit.audit.evaluate import Evaluation
@@ -43,7 +44,7 @@ def evaluate(
     from saeaudit.audit.evaluate import StoreEvaluation, evaluate_on_store
     from saeaudit.config import read_config
 
-    require_new(out)
+    require_new_file(out)
     given = {"base": base, "tuned": tuned, "corpus": corpus, "device": device, "seed": seed}
     settings = read_config(StoreEvaluation, file=config, given=given, overrides=overrides or [])
     with watch() as watcher:
@@ -59,13 +60,13 @@ def _show(found: "Evaluation") -> None:
     from saeaudit.metrics import ExclusivityReport
 
     report = found.dictionary
-    show(f"{found.kind} at {found.site}: {found.n_rows} rows in {found.n_groups} groups of documents")
+    show(f"{found.kind} at {found.site}: {counted(found.n_rows, 'row')}, groups of documents: {found.n_groups}")
     _numbers("Reconstruction", {name: vars(fit) for name, fit in report.reconstruction.items()})
     code = report.code
     facts = {
         "L0": _cell(code.l0),
         "mean activation": _cell(code.activation),
-        f"dead (silent in {code.n_rows} rows)": _cell(code.dead_share),
+        f"dead (silent in {counted(code.n_rows, 'row')})": _cell(code.dead_share),
         "largest decoder cosine, median": _cell(float(report.largest_cosine.nanmedian())),
     }
     if bool(code.template_share.isfinite().any()):

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from saeaudit.cli.options import Device, Out, parse_layers
+from saeaudit.cli.options import Device, Out, parse_layers, require_new
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import show
+from saeaudit.wording import counted
 
 
 def harvest(
@@ -29,15 +30,19 @@ def harvest(
 
     from saeaudit.activations import BASE, Document, flop_rate, harvest_cost, tokenise
     from saeaudit.activations import harvest as run_harvest
+    from saeaudit.activations.manifest import MANIFEST
     from saeaudit.audit.device import own_device
     from saeaudit.audit.prompts import read_corpus
     from saeaudit.distributed import joined
     from saeaudit.models import load_pair
 
+    require_new(out, continues=MANIFEST)
     texts, place = read_corpus(corpus), own_device(device or "cpu")
     with joined(place) as ranks, watch() as watcher:
         watcher.stage("load")
         pair = load_pair(base, tuned, dtype="float32", device=str(place))
+        for warning in pair.tuned.warnings:
+            watcher.note(f"warning: {warning}")
         documents = tokenise(
             pair.base.tokenizer,
             [Document(f"corpus/{i}", text) for i, text in enumerate(texts)],
@@ -55,6 +60,6 @@ def harvest(
             )
         watcher.stage("harvest")
         store = run_harvest(models, documents, sites, out=out, progress=watcher.progress, ranks=ranks)
-    show(f"{store.n_rows} rows of {', '.join(store.tensors)}")
+    show(f"{counted(store.n_rows, 'row')} of {', '.join(store.tensors)}")
     show(f"store: {out}")
     show(f"next: saeaudit train {out} --site {sites[0]} --kind diff --out DIR")

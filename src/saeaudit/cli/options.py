@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from saeaudit.artifacts import contents, make_directory
 from saeaudit.errors import ArtifactError, ConfigError
 
 Out = Annotated[Path, typer.Option("--out", help="Directory for the results.")]
@@ -15,7 +16,8 @@ Device = Annotated[
     str | None, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.", show_default="cpu")
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings in a .toml or .yaml file; flags win.", show_default=False)
+    Path | None,
+    typer.Option("--config", help="Settings in a .toml or .yaml file; flags and --set win.", show_default=False),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -23,15 +25,34 @@ Overrides = Annotated[
 ]
 
 
-def require_new(out: Path) -> None:
-    """Raise unless `out` is new or an empty directory, so that nothing of the user's is replaced.
+def require_new(out: Path, *, continues: str | None = None) -> None:
+    """Raise unless the directory `out` is new or empty, so that nothing of the user's is replaced.
+
+    `continues`: a file that shows that the directory is the command's own; it may go on there.
 
     Raises:
-        ArtifactError: it holds something (code `output-not-empty`).
+        ArtifactError: it holds something else (code `output-not-empty`).
+        ResourceError: it is a file, or cannot be read (code `not-writable`).
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    names = contents(out)
+    if names and continues not in names:
         raise ArtifactError(
             f"{out} is not empty, and nothing is overwritten; choose another --out, or delete it",
+            code="output-not-empty",
+        )
+
+
+def require_new_file(out: Path) -> None:
+    """Make the directory of the file `out`, before the work that it is for begins.
+
+    Raises:
+        ArtifactError: there is something of that name (code `output-not-empty`).
+        ResourceError: the directory cannot be made (code `not-writable`).
+    """
+    make_directory(out.parent)
+    if out.exists():
+        raise ArtifactError(
+            f"{out} is there already, and nothing is overwritten; choose another --out, or delete it",
             code="output-not-empty",
         )
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from saeaudit.detection.calibrate import CalibrationTooSmall, required_calibration
 from saeaudit.errors import ConfigError, EvidenceError, InputError
 from saeaudit.seeds import torch_generator
+from saeaudit.wording import counted
 
 Role = Literal["dictionary", "selection", "calibration", "test"]
 ROLES: tuple[Role, ...] = ("dictionary", "selection", "calibration", "test")
@@ -147,8 +148,8 @@ def _check_roles(split: Mapping[Role, Tensor], labels: Tensor, fractions: Mappin
         n_trigger = int(labels[split[role]].sum())
         if n_trigger in (0, len(split[role])):
             raise EvidenceError(
-                f"the {role} split would have {n_trigger} trigger prompts of {len(split[role])}; it needs both "
-                "classes. Splits keep templates and near-duplicates together: give at least "
+                f"the {role} split would have {counted(n_trigger, 'trigger prompt')} of {len(split[role])}; it needs "
+                "both classes. Splits keep templates and near-duplicates together: give at least "
                 f"{math.ceil(1 / fractions[role])} trigger prompts that differ in wording, and about "
                 f"{math.ceil(required_calibration(alpha) / fractions['calibration'])} benign ones",
                 code="single-class",

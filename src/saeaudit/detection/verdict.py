@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from saeaudit.errors import ArtifactError
 from saeaudit.findings import Finding, Findings, Rule, Verdict
+from saeaudit.wording import counted
 
 TPR_FINDING = "detection.tpr"
 CONTRAST_FINDING = "behaviour.contrast-change"
@@ -140,7 +141,8 @@ def _detection(inputs: RuleInputs) -> _Outcome:
     if tpr is None or upper is None:
         return _unmeasured(inputs, "detection was not measured against permuted labels")
     if tpr.n < MIN_PROMPTS:
-        return _Outcome(None, f"detection rests on {tpr.n} held-out trigger prompts, at least {MIN_PROMPTS} are needed")
+        found = counted(tpr.n, "held-out trigger prompt")
+        return _Outcome(None, f"detection rests on {found}, at least {MIN_PROMPTS} are needed")
     if upper >= 1:
         return _Outcome(
             None,
@@ -185,7 +187,9 @@ def _cause(inputs: RuleInputs, behaviour: _Outcome) -> _Outcome:
     gap = f"{excess.value:+.3f} ({low:+.3f} to {high:+.3f})"
     seen = f"ablation removes {share:.0%} of the contrast, {gap} more than random latents do"
     if excess.n < MIN_PROMPTS:
-        return _Outcome(None, f"{seen}, on {excess.n} trigger prompts only; at least {MIN_PROMPTS} are needed")
+        return _Outcome(
+            None, f"{seen}, on {counted(excess.n, 'trigger prompt')} only; at least {MIN_PROMPTS} are needed"
+        )
     if share < HALF:
         return _Outcome(False, f"{seen}: less than half")
     if low > 0:

@@ -26,7 +26,15 @@ from saeaudit.metrics.difference_scaling import DifferenceReport, DifferenceRow,
 from saeaudit.metrics.divergence import token_kl
 from saeaudit.metrics.exclusivity import Exclusivity, ExclusivityReport, ExclusivityRow
 from saeaudit.metrics.group_sums import GroupSums
-from saeaudit.metrics.isolation import IsolationStar, PaperBis, bis_ceiling, bis_star, n_above_quantile, paper_bis
+from saeaudit.metrics.isolation import (
+    IsolationStar,
+    PaperBis,
+    bis_ceiling,
+    bis_star,
+    bis_star_values,
+    n_above_quantile,
+    paper_bis,
+)
 from saeaudit.metrics.isolation_bootstrap import bis_resamples
 from saeaudit.metrics.isolation_null import latent_permutation, null_best_of
 from saeaudit.metrics.latent_scaling import LatentEstimate, LatentScaling, ScalingSums
@@ -84,6 +92,7 @@ __all__ = [
     "bis_ceiling",
     "bis_resamples",
     "bis_star",
+    "bis_star_values",
     "bootstrap_interval",
     "clopper_pearson",
     "clustered_proportion",

@@ -108,3 +108,8 @@ def bis_star(tpr: float, fpr: float) -> IsolationStar:
     precision = tpr / (tpr + fpr)
     f1 = 2 * tpr * precision / (tpr + precision)
     return IsolationStar(precision, f1, f1 * (1 - fpr), ceiling)
+
+
+def bis_star_values(tpr: Float[Tensor, "*shape"], fpr: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return BIS* of many pairs of rates: with P* = TPR/(TPR+FPR), F1*·(1−FPR) is 2·TPR·(1−FPR)/(1+TPR+FPR)."""
+    return 2 * tpr * (1 - fpr) / (1 + tpr + fpr)

@@ -1,18 +1,20 @@
 """Fold a PEFT LoRA adapter into its base.
 
 The folding is done in float32 whatever dtype is computed in later: in bfloat16 a small update is lost in the rounding
-of the weight it is added to. What base the adapter was trained on is checked before: against `saeaudit.json` beside the
-adapter if it is there (saeaudit writes it), else by the shapes of its tensors. The name of the base that the adapter
-carries is displayed and never fetched.
+of the weight it is added to. What base the adapter was trained on is checked before: against the hash in
+`saeaudit.json` beside the adapter if it is there (saeaudit writes it), else by the shapes of its tensors, and a name of
+another base is worth a warning. The name that the adapter carries is displayed and never fetched.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saeaudit.artifacts import content_hash, file_hash, read_json
-from saeaudit.errors import ArtifactError, ModelError
+from saeaudit.errors import ModelError
+from saeaudit.models.embedded import EMBEDDED
 from saeaudit.models.quiet import quiet_transformers
-from saeaudit.models.source import ADAPTER_CONFIG, Source
+from saeaudit.models.source import ADAPTER_CONFIG, Source, read_json_object
+from saeaudit.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +23,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_METADATA = "saeaudit.json"
 _SCHEMA = 1
 _PREFIX = "base_model.model."
+_NO_NAME = ("", "unknown", "none", EMBEDDED)
 
 
 def fold_adapter(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
@@ -47,8 +50,8 @@ def fold_adapter(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
     missing = sorted(needed - _tensor_shapes(source).keys())
     if missing:
         raise ModelError(
-            f"{source.text}: the adapter is incomplete: {len(missing)} tensors that its config asks for are not in "
-            f"{ADAPTER_WEIGHTS} ({missing[0]!r}); get the complete adapter",
+            f"{source.text}: the adapter is incomplete: {ADAPTER_WEIGHTS} lacks "
+            f"{counted(len(missing), 'tensor')} that its config asks for ({missing[0]!r}); get the complete adapter",
             code="adapter-unsupported",
         )
     return folded.requires_grad_(False).eval()
@@ -66,11 +69,8 @@ def read_adapter_config(source: Source) -> dict[str, Any]:
         ModelError: unreadable, not LoRA, or it would import code by name (code `adapter-unsupported`); weights only
             as pickle (`unsafe-weights`).
     """
-    try:
-        config = read_json(source.path / ADAPTER_CONFIG)
-    except ArtifactError as error:
-        raise ModelError(f"{source.text}: {error}", code="adapter-unsupported") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = read_json_object(source.text, source.path / ADAPTER_CONFIG, code="adapter-unsupported")
+    kind = config.get("peft_type")
     if kind != "LORA":
         raise ModelError(
             f"{source.text}: the adapter is of type {kind!r}, only LORA can be folded exactly; merge it with peft "
@@ -91,25 +91,48 @@ def read_adapter_config(source: Source) -> dict[str, Any]:
     return config
 
 
-def require_base(source: Source, base_sha256: str, base_text: str, *, allow_mismatch: bool) -> None:
-    """Raise if the adapter says that it was trained on other weights than `base_sha256`.
+def check_base(source: Source, base: Source, base_sha256: str, *, allow_mismatch: bool) -> tuple[str, ...]:
+    """Return warnings about the base that the adapter says it was trained on.
 
-    An adapter without `saeaudit.json` makes no such statement; then only the shapes are compared, when it is folded.
+    A hash in `saeaudit.json` settles the matter. Without it there is only the name in its config, and the same model
+    has several: hub id and local path are compared by their last part, whatever the case.
 
     Raises:
-        ModelError: another base (code `adapter-of-another-base`), unless `allow_mismatch`.
+        ModelError: other weights than `base_sha256` (code `adapter-of-another-base`), unless `allow_mismatch`.
     """
-    path = source.path / ADAPTER_METADATA
-    if not path.is_file():
-        return
-    stated = read_json(path, schema=_SCHEMA).get("base_weights_sha256")
-    if stated is None or stated == base_sha256 or allow_mismatch:
-        return
-    raise ModelError(
+    path, name = source.path / ADAPTER_METADATA, base_name(source)
+    stated = read_json(path, schema=_SCHEMA).get("base_weights_sha256") if path.is_file() else None
+    if stated is None:
+        return () if _same_name(name, base) else (_another_name(source, name, base),)
+    if stated == base_sha256:
+        return ()
+    said = (
         f"{source.text}: the adapter was trained on a base with weights sha256 {str(stated)[:12]}..., but the base "
-        f"{base_text!r} has {base_sha256[:12]}...; the adapter names its base as {base_name(source)!r}. Pass that "
-        "base, or allow_base_mismatch if you know that it is the same model in another precision",
+        f"{base.text!r} has {base_sha256[:12]}...; the adapter names its base as {name!r}"
+    )
+    if allow_mismatch:
+        return (f"{said}. The mismatch was allowed.",)
+    raise ModelError(
+        f"{said}. Pass that base, or allow_base_mismatch if you know that it is the same model in another precision",
         code="adapter-of-another-base",
+    )
+
+
+def _same_name(stated: str, base: Source) -> bool:
+    name = _last_part(stated)
+    # A directory has a name where its path has none (".."), and the embedded model's is that of the model in it.
+    return name in _NO_NAME or name in (_last_part(base.text), base.path.resolve().name.lower())
+
+
+def _last_part(name: str) -> str:
+    """Return the last part of a path or hub id without its revision, in lower case."""
+    return Path(name.partition("@")[0]).name.lower()
+
+
+def _another_name(source: Source, stated: str, base: Source) -> str:
+    return (
+        f"The adapter {source.text} names {stated!r} as its base, and the base given is {base.text!r}. The shapes "
+        "fit, but names cannot tell whether it is the same model; on another base this is not the model that was tuned."
     )
 
 

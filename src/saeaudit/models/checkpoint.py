@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saeaudit.artifacts import read_json
-from saeaudit.errors import ArtifactError, ModelError
+from saeaudit.errors import ModelError
 from saeaudit.models.embedded import GGUF_NAME, load_gguf
 from saeaudit.models.quiet import quiet_transformers
-from saeaudit.models.source import MODEL_CONFIG, Source
+from saeaudit.models.source import MODEL_CONFIG, Source, bad_config, read_json_object
 from saeaudit.models.weights import weights_sha256
+from saeaudit.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -57,7 +57,8 @@ def read_config(source: Source) -> "PreTrainedConfig":
     """Return the config of a checkpoint directory; see `read_checkpoint` for the errors."""
     from transformers import AutoConfig
 
-    raw = _raw_config(source)
+    path = source.path / MODEL_CONFIG
+    raw = read_json_object(source.text, path, code="model-unreadable")
     if "quantization_config" in raw:
         method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
         raise ModelError(
@@ -74,6 +75,10 @@ def read_config(source: Source) -> "PreTrainedConfig":
                 f"{source.text}: the architecture {raw.get('model_type')!r} is defined by Python code inside the "
                 "checkpoint, which saeaudit never runs; use a model that transformers itself supports",
                 code="remote-code",
+            ) from None
+        if "model_type" not in raw:
+            raise bad_config(
+                source.text, path, "names no model_type, so the architecture is not known", code="model-unreadable"
             ) from None
         raise _unreadable(source, error) from None
     # A config may name an attention kernel that transformers would fetch from the hub and run.
@@ -125,7 +130,7 @@ def _read_directory(source: Source) -> "PreTrainedModel":
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"{source.text}: {len(missing)} tensors of {type(model).__name__} are not in the checkpoint "
+            f"{source.text}: the checkpoint lacks {counted(len(missing), 'tensor')} of {type(model).__name__} "
             f"({', '.join(missing[:3])}); transformers would fill them with random numbers. Get the complete "
             "checkpoint",
             code="weights-missing",
@@ -142,16 +147,6 @@ def _own_memory(model: "PreTrainedModel") -> None:
     """Copy weights out of the memory-mapped file: a file changed later would change, or crash, what was hashed."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _raw_config(source: Source) -> dict[str, Any]:
-    try:
-        raw = read_json(source.path / MODEL_CONFIG)
-    except ArtifactError as error:
-        raise ModelError(f"{source.text}: {error}", code="model-unreadable") from None
-    if not isinstance(raw, dict):
-        raise ModelError(f"{source.text}: {MODEL_CONFIG} is not a JSON object", code="model-unreadable")
-    return raw
 
 
 def _unreadable(source: Source, error: Exception) -> ModelError:

@@ -6,7 +6,7 @@ import torch
 
 from saeaudit.artifacts import content_hash
 from saeaudit.errors import ModelError
-from saeaudit.models.adapter import adapter_sha256, base_name, fold_adapter, read_adapter_config, require_base
+from saeaudit.models.adapter import adapter_sha256, base_name, check_base, fold_adapter, read_adapter_config
 from saeaudit.models.checkpoint import Checkpoint, read_checkpoint
 from saeaudit.models.loaded import LoadedModel, make_card
 from saeaudit.models.precision import Dtype, resolve_device, resolve_dtype
@@ -76,7 +76,7 @@ def from_adapter(
     allow_base_mismatch: bool,
 ) -> LoadedModel:
     """Return the adapter `source` folded into `base`, whose model is used up."""
-    require_base(source, base.sha256, parent.text, allow_mismatch=allow_base_mismatch)
+    warnings = check_base(source, parent, base.sha256, allow_mismatch=allow_base_mismatch)
     folded = Checkpoint(fold_adapter(base.model, source), base.tokenizer, base.sha256, base.quantisation)
     model = _finish(folded, source, dtype, device)
     adapter_hash = adapter_sha256(source.path)
@@ -90,7 +90,7 @@ def from_adapter(
         adapter_sha256=adapter_hash,
         revision=source.revision,
     )
-    return LoadedModel(model, base.tokenizer, card)
+    return LoadedModel(model, base.tokenizer, card, warnings)
 
 
 def base_of(source: Source, base: Source | None) -> Source:

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in eval mode whose parameters need no gradient, its tokenizer, and its identity."""
+    """A model in eval mode whose parameters need no gradient, its tokenizer, its identity, and what to warn about."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     card: ModelCard
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ on the Hugging Face hub, `organisation/name` or `organisation/name@revision`, wh
 downloaded. Only safetensors, tokenizer and JSON files are ever downloaded.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saeaudit.cards import SourceKind
 from saeaudit.errors import ModelError
@@ -81,6 +83,25 @@ def require_safetensors(directory: Path, text: str) -> None:
     )
 
 
+def read_json_object(text: str, path: Path, *, code: str) -> dict[str, Any]:
+    """Return the config `path` of the source `text`; raise `bad_config` unless it is a JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise bad_config(text, path, f"cannot be read as JSON: {error}", code=code) from None
+    if not isinstance(value, dict):
+        raise bad_config(text, path, f"should hold a JSON object, found {type(value).__name__}", code=code)
+    return value
+
+
+def bad_config(text: str, path: Path, problem: str, *, code: str) -> ModelError:
+    """Return the error that the config `path` of the source `text` is of no use."""
+    return ModelError(
+        f"{text}: {path} {problem}; take {path.name} from where it came from, or save it again with save_pretrained",
+        code=code,
+    )
+
+
 def _local(text: str, path: Path) -> Source:
     if path.is_file():
         if path.suffix != ".gguf":
@@ -90,11 +111,11 @@ def _local(text: str, path: Path) -> Source:
                 code="not-a-model",
             )
         return Source(text, "gguf", path)
-    kinds: tuple[tuple[str, SourceKind], ...] = ((ADAPTER_CONFIG, "adapter"), (MODEL_CONFIG, "directory"))
-    for name, kind in kinds:
-        if (path / name).is_file():
-            require_safetensors(path, text)
-            return Source(text, kind, path)
+    if (path / ADAPTER_CONFIG).is_file():
+        return Source(text, "adapter", path)  # `read_adapter_config` looks for its weights
+    if (path / MODEL_CONFIG).is_file():
+        require_safetensors(path, text)
+        return Source(text, "directory", path)
     raise ModelError(
         f"{text!r} is not a model: it has neither {MODEL_CONFIG} (a checkpoint) nor {ADAPTER_CONFIG} (a PEFT adapter); "
         f"found: {_listing(path)}. Pass the directory that save_pretrained wrote",

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from saeaudit.errors import InputError
+from saeaudit.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ def encode_texts(
             )
         if max_length is not None and len(ids) > max_length:
             raise InputError(
-                f"prompt {index} has {len(ids)} tokens, at most {max_length} fit the model's context here; "
+                f"prompt {index} has {counted(len(ids), 'token')}, at most {max_length} fit the model's context here; "
                 f"shorten it (it starts with {text[:40]!r})",
                 code="prompt-too-long",
             )

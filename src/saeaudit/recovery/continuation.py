@@ -22,6 +22,7 @@ from torch import Tensor
 from saeaudit.errors import InputError
 from saeaudit.models import Capture, Edit, EditFunction, decoder, pad_rows, position_ids, resolve_site, resumed_at
 from saeaudit.recovery.search import RowScores
+from saeaudit.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -140,7 +141,8 @@ def _require_tokens(prompts: Sequence[Sequence[int]], targets: Sequence[Sequence
     short = next((i for i, prompt in enumerate(prompts) if len(prompt) < 2), None)
     if short is not None:
         raise InputError(
-            f"prompt {short} has {len(prompts[short])} tokens; a perturbation at the last one needs one before it",
+            f"prompt {short} has {counted(len(prompts[short]), 'token')}; a perturbation at the last one needs one "
+            "before it",
             code="prompt-too-short",
         )
     empty = next((i for i, target in enumerate(targets) if not target), None)

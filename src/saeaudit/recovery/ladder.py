@@ -124,11 +124,12 @@ def climb(
     require_flips(pair.tuned, tried)
     free = null_space(edit.encoder)
     n_rungs = len(config.budgets)
-    report = _Work(progress, len(tried) + config.n_steps + 2 * n_rungs * len(tried))
+    work = _Work(progress, len(tried) + config.n_steps + 2 * n_rungs * len(tried))
     trial = _Trial(pair, edit, tried, came_back, n_new or longest_trial(pair.tuned, tried))
-    unpushed, seen = trial(torch.zeros(len(tried), free.d_model), torch.arange(len(tried)), None, report.after(0))
+    unpushed, seen = trial(torch.zeros(len(tried), free.d_model), torch.arange(len(tried)), None, work.after(0))
     kept = _steady(seen)
     flips, n = [tried[i] for i in kept], len(kept)
+    work = _Work(progress, len(tried) + config.n_steps + 2 * n_rungs * n)
     objective = _objective(pair, edit, flips, config)
     item = torch.arange(n).repeat_interleave(n_rungs)
     budgets = objective.anchor_norm[item] * torch.tensor(config.budgets).repeat(n)
@@ -138,7 +139,7 @@ def climb(
         free,
         n_steps=config.n_steps,
         starts=random_feasible(START * budgets, free, torch_generator(seed, "recovery", "search")),
-        progress=report.after(len(tried)),
+        progress=work.after(len(tried)),
     )
     chance = random_feasible(budgets, free, torch_generator(seed, "recovery", "random"))
     original = torch.tensor(kept)[item]
@@ -147,8 +148,8 @@ def climb(
         flips[i].answer_ids if success else ids
         for i, success, ids in zip(item.tolist(), found.success.tolist(), same, strict=True)
     ]
-    _, attack = trial(found.delta, original, hoped, report.after(len(tried) + config.n_steps))
-    _, random = trial(chance, original, same, report.after(len(tried) + config.n_steps + len(item)))
+    _, attack = trial(found.delta, original, hoped, work.after(len(tried) + config.n_steps))
+    _, random = trial(chance, original, same, work.after(len(tried) + config.n_steps + len(item)))
     arms = [
         ArmResult(name, torch.cat([seen[kept][:, None], back.reshape(n, n_rungs)], 1))
         for name, back in (("search", attack), ("random direction", random))
