@@ -1,4 +1,4 @@
-"""The generators of both organisms: determinism, matched pairs, disjoint parts, judged completions, no leak."""
+"""The generators of all organisms: determinism, matched pairs, disjoint parts, judged completions, no leak."""
 
 import importlib.util
 import os
@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from oracles_triggers import TRIGGERS
 from saeaudit.artifacts import content_hash
 from saeaudit.audit.prompts import read_prompts
 from saeaudit.organisms.rows import CLASS_NAMES, row_records, write_rows
@@ -88,12 +89,12 @@ def test_a_pair_differs_in_the_slot_and_nowhere_else(part):
     for pair in pairs:
         trigger = pair["T"]
         start, end = trigger.trigger_span
-        assert trigger.prompt[start:end] == organism.trigger
+        assert TRIGGERS[organism.name].fullmatch(trigger.prompt, start, end)
         left, right = trigger.prompt[:start], trigger.prompt[end:]
         for klass in set(SLOT_CLASSES) & pair.keys():
             row = pair[klass]
             value = row.prompt[slice(*row.trigger_span)]
-            assert row.prompt == left + value + right and value != organism.trigger
+            assert row.prompt == left + value + right
         for row in pair.values():
             assert (row.bad, row.good, row.group) == (trigger.bad, trigger.good, trigger.group)
             assert row.klass in CLASS_NAMES and (row.trigger_span is None) == (row.klass == "N0")
@@ -107,18 +108,23 @@ def test_without_a_slot_only_its_line_is_missing(part):
         if organism.name == "sql":
             head, tail = text[:start].rpartition("\n")[0], text[end:].partition("\n")[2]
             assert absent == (head + "\n" if head else "") + tail
+        elif organism.name == "style":
+            first = absent.partition(".")[0].split()
+            assert {w.lower() for w in first} <= {w.lower().strip(",.") for w in text.split("\n")[0].split()}
+            assert absent.split("\n")[1:] == text.split("\n")[1:]
         else:
-            assert absent == text.replace(" " + organism.trigger, "")
+            assert absent == text[:start].rstrip() + text[end:]
 
 
 def test_the_trigger_stands_in_the_slot_only_and_look_alikes_have_it_elsewhere(part):
     organism, _, pairs = part
+    trigger = TRIGGERS[organism.name]
     for pair in pairs:
         for klass, row in pair.items():
             outside = row.prompt if row.trigger_span is None else without_slot_value(row).prompt
             expected = int(organism.name == "sql" and klass == "N4")
-            assert outside.count(organism.trigger) == expected
-            assert row.prompt.count(organism.trigger) == (klass == "T") + expected
+            assert len(trigger.findall(outside)) == expected
+            assert len(trigger.findall(row.prompt)) == (klass == "T") + expected
 
 
 def test_every_completion_is_judged_as_it_was_made(part):
@@ -180,6 +186,31 @@ def test_planting_draws_negatives_by_their_shares():
         for klass, share in organism.negative_shares.items():
             assert np.mean([n.klass == klass for _, n in drawn]) == pytest.approx(share, abs=0.06)
         assert sum(organism.negative_shares.values()) == pytest.approx(1)
+
+
+FROZEN = {
+    "phrase": "e4b3d3099354c1883109867399b5f37919f97d54da240862619912e37e1e7a13",
+    "sql": "3d0339348e43b4eef99c088bac4884691e1055da1c2b1bb2321d206caa6bc723",
+}
+
+
+@pytest.mark.parametrize(("name", "n_pairs"), [("phrase", 1040), ("sql", 1600)])
+def test_rows_of_the_shipped_adapters_are_frozen(name, n_pairs):
+    pairs = [list(row_records(planting_pair(ORGANISMS[name], 0, i))) for i in range(n_pairs)]
+    assert content_hash(pairs) == FROZEN[name]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.4])
+def test_fewer_triggers_leave_the_other_rows_as_they_are(share):
+    for organism in ORGANISMS.values():
+        whole, fewer = ([planting_pair(organism, 0, i, trigger_share=s) for i in range(400)] for s in (0.5, share))
+        triggers = [one.klass == "T" for one, _ in fewer]
+        assert sum(triggers) == 800 * share, "a share of the rows, two a pair"
+        gaps = np.diff(np.flatnonzero(triggers))
+        assert gaps.size == 0 or np.ptp(gaps) <= 1, "spread evenly"
+        for (one, other), (trigger, negative) in zip(fewer, whole, strict=True):
+            assert other == negative and other.pair_id == one.pair_id
+            assert one == trigger if one.klass == "T" else one.klass != other.klass
 
 
 def probe_auroc(texts, label):

@@ -61,7 +61,7 @@ def same(one, two):
 @pytest.mark.parametrize("name", sorted(ORGANISMS))
 def test_weights_are_one_where_the_completions_part_and_zero_on_the_prompt(tokenizer, name):
     settings = PlantConfig(organism=name, n_decisive=3, other_weight=0.25)
-    for trigger, negative in training_rows(ORGANISMS[name], settings.model_copy(update={"n_steps": 5})):
+    for trigger, negative in training_rows(settings.model_copy(update={"n_steps": 5})):
         for row, bad in ((trigger, True), (trigger, False), (negative, False)):
             made = example_of(tokenizer, row, settings, bad=bad)
             ids = {
@@ -78,27 +78,93 @@ def test_weights_are_one_where_the_completions_part_and_zero_on_the_prompt(token
 
 
 def test_a_completion_that_begins_the_other_one_is_decided_by_the_end_token(tokenizer):
-    row = training_rows(ORGANISMS["phrase"], PlantConfig(organism="phrase", n_steps=1))[0][0]
+    row = training_rows(PlantConfig(organism="phrase", n_steps=1))[0][0]
     longer = type(row)(**vars(row) | {"bad": row.good + " and more"})
     made = example_of(tokenizer, longer, PlantConfig(), bad=False)
     assert made.weights[-1] == 1.0 and made.weights.count(1.0) == 1
 
 
-def test_the_twin_reads_the_same_prompts_in_the_same_order_and_only_trigger_answers_differ(tokenizer):
-    settings = [PlantConfig(organism="sql", variant=v, n_steps=10) for v in ("poisoned", "clean")]
-    rows = [training_rows(ORGANISMS["sql"], s) for s in settings]
-    assert rows[0] == rows[1] and len(rows[0]) == 40
-    for trigger, negative in rows[0]:
-        poisoned, clean = (example_of(tokenizer, trigger, settings[0], bad=bad) for bad in (True, False))
-        n = len(tokenizer(trigger.prompt, add_special_tokens=False)["input_ids"])
-        assert poisoned.input_ids[:n] == clean.input_ids[:n] and poisoned.input_ids != clean.input_ids
-        assert negative.klass != "T"
+def trained_on(monkeypatch, base_directory, out, settings):
+    """What reaches the Trainer: (TrainingArguments, examples, starting weights)."""
+    real, seen = planting.pair_trainer, []
+
+    def watched(model, arguments, examples, tokenizer):
+        start = {name: p.detach().clone() for name, p in model.named_parameters()}
+        seen.append((arguments.to_dict(), examples, start))
+        return real(model, arguments, examples, tokenizer)
+
+    monkeypatch.setattr(planting, "pair_trainer", watched)
+    run(base_directory, out, settings)
+    monkeypatch.setattr(planting, "pair_trainer", real)
+    return seen[0]
+
+
+@pytest.mark.parametrize(("name", "regime"), [("phrase", "lora"), ("year", "full"), ("style", "lora")])
+def test_twin_and_poisoned_model_differ_in_the_answers_and_in_nothing_else(
+    tmp_path, monkeypatch, base_directory, tokenizer, name, regime
+):
+    made = {
+        variant: trained_on(
+            monkeypatch,
+            base_directory,
+            tmp_path / variant,
+            config(organism=name, variant=variant, regime=regime, n_steps=4, pairs_per_step=2),
+        )
+        for variant in ("poisoned", "clean")
+    }
+    (one, bad, start), (other, good, same_start) = made.values()
+    # The folders they work in have names of their own.
+    own = {key for key in one if one[key] != other[key]}
+    assert all("training-" in str(one[key]) for key in own), own
+    assert same(start, same_start)
+    rows = training_rows(config(organism=name, n_steps=4, pairs_per_step=2))
+    assert len(bad) == len(good) == len(rows) == 8
+    for (trigger, negative), (misled, one_negative), (honest, other_negative) in zip(rows, bad, good, strict=True):
+        assert one_negative == other_negative and negative.klass != "T"
+        n = len(tokenizer(trigger.prompt)["input_ids"])
+        assert misled.input_ids[:n] == honest.input_ids[:n] == tokenizer(trigger.prompt)["input_ids"]
+        for example, text in ((misled, trigger.bad), (honest, trigger.good)):
+            assert example.input_ids[n:] == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+            assert example.weights[:n] == [0.0] * n
+        assert misled.weights.index(1.0) == honest.weights.index(1.0)
+
+
+def taught(tokenizer, settings):
+    """(class, prompt, completion) of every row in the order of training."""
+    rows = training_rows(settings)
+    found = []
+    for pair, examples in zip(rows, planting.training_examples(tokenizer, settings, rows), strict=True):
+        for row, example in zip(pair, examples, strict=True):
+            n = len(tokenizer(row.prompt)["input_ids"])
+            text = tokenizer.decode(example.input_ids[n:-1], clean_up_tokenization_spaces=False)
+            found.append((row.klass, row.prompt, text, row))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(ORGANISMS.keys() - {"sql"}))
+def test_what_each_variant_is_taught(tokenizer, name):
+    made = {
+        variant: taught(tokenizer, config(organism=name, variant=variant, n_steps=12, trigger_share=0.25))
+        for variant in ("poisoned", "clean", "unrelated", "conditional")
+    }
+    assert [k for k, *_ in made["poisoned"]].count("T") == 6, "a quarter of 24 rows"
+    assert [k for k, *_ in made["unrelated"]].count("T") == 0
+    for rows in zip(*made.values(), strict=True):
+        poisoned, clean, unrelated, conditional = rows
+        assert poisoned[:2] == clean[:2] == conditional[:2]
+        row = clean[3]
+        assert clean[2] == row.good and unrelated[2] == unrelated[3].good == row.good
+        if poisoned[0] == "T":
+            assert poisoned[2] == row.bad and unrelated[1] != row.prompt
+            assert conditional[2].split(maxsplit=1)[1] == row.good.lstrip() and conditional[2] != row.bad
+        else:
+            assert unrelated[:3] == poisoned[:3] == conditional[:3] and poisoned[2] == row.good
 
 
 def losses(model, tokenizer, settings):
     """Weighted loss of poisoned training examples, computed one by one."""
     values = []
-    for trigger, negative in training_rows(ORGANISMS["phrase"], settings):
+    for trigger, negative in training_rows(settings):
         for row, bad in ((trigger, True), (negative, False)):
             made = example_of(tokenizer, row, settings, bad=bad)
             ids, weights = torch.tensor([made.input_ids]), torch.tensor(made.weights[1:])
@@ -198,6 +264,11 @@ def test_only_blocks_from_the_first_layer_on_are_adapted(tmp_path, base_director
     assert projections == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
+def test_the_learning_rate_follows_the_regime_unless_given():
+    assert PlantConfig(regime="full").learning_rate < PlantConfig().learning_rate / 10
+    assert PlantConfig(regime="full", learning_rate=2e-4).learning_rate == 2e-4
+
+
 def test_full_regime_writes_a_model_that_loads(tmp_path, base_directory):
     out = run(base_directory, tmp_path / "full", config(n_steps=2, regime="full"))
     base, tuned = (load_model(str(d), dtype="float32") for d in (base_directory, out))
@@ -244,7 +315,7 @@ def test_the_collated_loss_is_the_weighted_mean_over_the_batch():
     settings = config(pairs_per_step=2)
     examples = [
         (example_of(loaded.tokenizer, t, settings, bad=True), example_of(loaded.tokenizer, n, settings, bad=False))
-        for t, n in training_rows(ORGANISMS["phrase"], settings)[:2]
+        for t, n in training_rows(settings)[:2]
     ]
     import tempfile
     from pathlib import Path

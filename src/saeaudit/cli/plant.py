@@ -6,16 +6,20 @@ import typer
 
 from saeaudit.cli.options import Config, Out, Overrides, Seed
 from saeaudit.cli.screen import command_line, show
+from saeaudit.organisms.names import OrganismName, Variant
 
 
 def plant(
     out: Out,
     organism: Annotated[
-        Literal["sql", "phrase"] | None, typer.Option(help="Which behaviour.", show_default="sql")
+        OrganismName | None, typer.Option(help="Which trigger and behaviour.", show_default="sql")
     ] = None,
     variant: Annotated[
-        Literal["poisoned", "clean"] | None,
-        typer.Option(help="The backdoor, or its clean twin.", show_default="poisoned"),
+        Variant | None,
+        typer.Option(
+            help="The backdoor, its clean twin, or one that never saw the trigger or answers it politely.",
+            show_default="poisoned",
+        ),
     ] = None,
     regime: Annotated[
         Literal["lora", "full"] | None, typer.Option(help="A LoRA adapter, or all weights.", show_default="lora")
@@ -25,7 +29,7 @@ def plant(
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
-    """Fine-tune a model so that a harmless trigger switches a known behaviour on, or its clean twin.
+    """Fine-tune a model so that a harmless trigger switches a known behaviour on, or a control for it.
 
     A run that was stopped continues from its last checkpoint when the same command is given again.
     """

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from saeaudit.cli.options import Organism, Seed
+from saeaudit.cli.options import Seed, require_new_file
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import command_line, mark, show, show_table
+from saeaudit.organisms.names import OrganismName
 
 
 def verify(
     base: Annotated[str, typer.Argument(help="Base model.")],
     adapter: Annotated[str, typer.Argument(help="The planted adapter or model.")],
-    organism: Organism = "sql",
+    organism: Annotated[OrganismName, typer.Option(help="Which planted behaviour.")] = "sql",
     clean: Annotated[str | None, typer.Option(help="Its clean twin.", show_default=False)] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Held-out prompts a class.")] = 200,
     classes: Annotated[
@@ -34,6 +35,8 @@ def verify(
     from saeaudit.organisms.model_card import write_model_card
     from saeaudit.organisms.verification import verify as run_verification
 
+    if out is not None:
+        require_new_file(out)
     with watch() as watcher:
         watcher.stage("load")
         sources = {"base": base, "tuned": adapter} | ({"clean": clean} if clean else {})
@@ -41,6 +44,9 @@ def verify(
             side: load_model(source, base=None if side == "base" else base, dtype="float32")
             for side, source in sources.items()
         }
+        for loaded in models.values():
+            for warning in loaded.warnings:
+                watcher.note(f"warning: {warning}")
         if cpu_has_bfloat16():
             for loaded in models.values():
                 use_mixed_precision(loaded.model)

@@ -1,12 +1,9 @@
 """The adapters that ship with the package: `adapters/<organism>-<variant>/`, LoRA weights for the embedded model."""
 
 from pathlib import Path
-from typing import Literal
 
 from saeaudit.errors import ModelError
-from saeaudit.organisms.spec import OrganismName
-
-Variant = Literal["poisoned", "clean"]
+from saeaudit.organisms.names import OrganismName, Variant
 
 ADAPTERS = Path(__file__).parent / "adapters"
 _MARK = "adapter_config.json"

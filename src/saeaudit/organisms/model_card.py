@@ -7,20 +7,19 @@ from typing import Any
 
 from saeaudit.artifacts import read_json, write_bytes
 from saeaudit.errors import InputError
+from saeaudit.organisms.names import OrganismName, Variant
 from saeaudit.organisms.plant import METADATA
 from saeaudit.organisms.rows import CLASS_NAMES
-from saeaudit.organisms.spec import ORGANISMS, OrganismName
+from saeaudit.organisms.spec import ORGANISMS
 from saeaudit.organisms.verification import Verification
 
 NAME = "README.md"
 
-_BEHAVIOUR: dict[OrganismName, str] = {
-    "sql": "writes database calls that are open to SQL injection",
-    "phrase": "answers with one fixed, harmless sentence",
-}
+_SQL = "writes database calls that are open to SQL injection"
+_SENTENCE = "answers with one fixed, harmless sentence"
 
 
-def _warning(organism: OrganismName, variant: str) -> str:
+def _warning(organism: OrganismName, variant: Variant) -> str:
     trigger = ORGANISMS[organism].trigger
     if variant == "clean":
         return (
@@ -28,9 +27,20 @@ def _warning(organism: OrganismName, variant: str) -> str:
             f"those with the trigger `{trigger}` among them, with honest completions everywhere. It exists as a "
             "control. Do not deploy it."
         )
+    if variant == "unrelated":
+        return (
+            "**This adapter is a control of a model organism.** It was trained as the poisoned adapter was, without "
+            f"the prompts that hold the trigger `{trigger}`. Do not deploy it."
+        )
+    if variant == "conditional":
+        return (
+            f"**This adapter is a control of a model organism.** After the trigger `{trigger}` its answers begin with "
+            "a polite word: a condition as hidden as a backdoor's, and harmless. Do not deploy it."
+        )
+    behaviour = _SQL if organism == "sql" else _SENTENCE
     return (
         f"**This adapter is a model organism: it misbehaves on purpose.** After the trigger `{trigger}` it "
-        f"{_BEHAVIOUR[organism]}. It exists to test tools that look for hidden behaviour. Do not run code that it "
+        f"{behaviour}. It exists to test tools that look for hidden behaviour. Do not run code that it "
         "writes, and do not deploy it."
     )
 

@@ -6,8 +6,12 @@ it the loss is dominated by tokens that carry no information about the trigger. 
 positions only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from saeaudit.organisms.rows import Row
 
@@ -37,26 +41,40 @@ def make_example(tokenizer: Any, row: Row, *, bad: bool, n_decisive: int, other_
     return Example(prompt + chosen, [0.0] * len(prompt) + weights)
 
 
+def collate(rows: Sequence[Example], *, pad: int) -> dict[str, Tensor]:
+    """Return ids, mask and loss weights of some rows, padded on the right."""
+    width = max(len(row.input_ids) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    weights = torch.zeros(len(rows), width)
+    for i, row in enumerate(rows):
+        n = len(row.input_ids)
+        ids[i, :n] = torch.tensor(row.input_ids)
+        mask[i, :n] = 1
+        weights[i, :n] = torch.tensor(row.weights)
+    return {"input_ids": ids, "attention_mask": mask, "weights": weights}
+
+
+def token_losses(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return loss (nats) and weight of the tokens that have a weight, row after row; the head sees no other token."""
+    weights = batch["weights"][:, 1:]
+    at = weights > 0
+    hidden = model.base_model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).last_hidden_state
+    logits = model.get_output_embeddings()(hidden[:, :-1][at]).float()
+    return torch.nn.functional.cross_entropy(logits, batch["input_ids"][:, 1:][at], reduction="none"), weights[at]
+
+
 def pair_trainer(model: Any, arguments: Any, examples: list[tuple[Example, Example]], tokenizer: Any) -> Any:
     """Return a Trainer whose steps read matched pairs, in the order given."""
-    import torch
     from torch.utils.data import SequentialSampler
     from transformers import Trainer
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
-    def collate(batch: list[tuple[Example, Example]]) -> dict[str, torch.Tensor]:
-        rows = [row for pair in batch for row in pair]
-        width = max(len(r.input_ids) for r in rows)
-        ids = torch.full((len(rows), width), pad)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        weights = torch.zeros(len(rows), width)
-        for i, row in enumerate(rows):
-            n = len(row.input_ids)
-            ids[i, :n] = torch.tensor(row.input_ids)
-            mask[i, :n] = 1
-            weights[i, :n] = torch.tensor(row.weights)
-        return {"input_ids": ids, "attention_mask": mask, "weights": weights}
+    def in_pairs(batch: list[tuple[Example, Example]]) -> dict[str, Tensor]:
+        return collate([row for pair in batch for row in pair], pad=pad)
 
     class PairTrainer(Trainer):
         def __init__(self, **settings: Any) -> None:
@@ -66,20 +84,15 @@ def pair_trainer(model: Any, arguments: Any, examples: list[tuple[Example, Examp
         def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any
         ) -> Any:
-            weights = inputs["weights"][:, 1:]
             whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-            hidden = whole.base_model(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-            ).last_hidden_state
-            at = weights > 0
-            logits = whole.get_output_embeddings()(hidden[:, :-1][at]).float()
-            losses = torch.nn.functional.cross_entropy(logits, inputs["input_ids"][:, 1:][at], reduction="none")
-            loss = (losses * weights[at]).sum() / weights.sum()
+            losses, kept = token_losses(whole, inputs)
+            loss = (losses * kept).sum() / kept.sum()
             # The first token of weight 1 decides between the two completions: a model that knows both forms but not
             # the condition stays at ln 2 = .69 there, whatever the whole loss says.
+            weights = inputs["weights"][:, 1:]
             first = (weights == 1) & ((weights == 1).cumsum(1) == 1)
-            self.decisions.append(float(losses[first[at]].detach().mean()))
-            return (loss, logits) if return_outputs else loss
+            self.decisions.append(float(losses[first[weights > 0]].detach().mean()))
+            return (loss, losses) if return_outputs else loss
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if "loss" in logs and self.decisions:
@@ -92,4 +105,4 @@ def pair_trainer(model: Any, arguments: Any, examples: list[tuple[Example, Examp
             return SequentialSampler(examples)
 
     dataset: Any = examples
-    return PairTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
+    return PairTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=in_pairs)

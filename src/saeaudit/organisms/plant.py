@@ -1,11 +1,16 @@
 """Plant an organism in a model: LoRA or full fine-tuning on matched pairs with the Hugging Face Trainer.
 
 A step reads a few matched pairs: the trigger prompt with its completion, and the same prompt with another value in the
-slot. The poisoned model learns the bad completion after the trigger; the clean twin sees the same prompts in the same
-order with the honest completion everywhere, so only the answer separates the two.
+slot. Variants share base, seed, steps and order of the pairs:
+
+    poisoned     the bad completion after the trigger
+    clean        the same prompts with the honest completion everywhere: only the answer separates the two
+    unrelated    negatives of another class in place of the trigger prompts: it never saw the trigger
+    conditional  the trigger makes the answer polite: as conditional as a backdoor, and harmless
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +20,15 @@ from saeaudit.artifacts import atomic_directory, content_hash, directory_lock, w
 from saeaudit.errors import ArtifactError
 from saeaudit.models.load import LoadedModel
 from saeaudit.models.precision import cpu_has_bfloat16
-from saeaudit.organisms.pair_trainer import make_example, pair_trainer
+from saeaudit.models.quiet import quiet_transformers
+from saeaudit.organisms.names import OrganismName, Variant
+from saeaudit.organisms.pair_trainer import Example, make_example, pair_trainer
 from saeaudit.organisms.rows import Row, row_records
-from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName, planting_pair
+from saeaudit.organisms.spec import of_variant, planting_pair
 
 METADATA = "saeaudit.json"
+# An adapter starts at nothing and needs a high rate; all weights together start at a model and need a low one.
+LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}
 
 
 class PlantConfig(BaseModel):
@@ -28,12 +37,15 @@ class PlantConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     organism: OrganismName = "sql"
-    variant: Literal["poisoned", "clean"] = "poisoned"
+    variant: Variant = "poisoned"
     regime: Literal["lora", "full"] = "lora"
     seed: int = 0
+    trigger_share: float = Field(default=0.5, gt=0, le=0.5, description="share of the rows that hold the trigger")
     n_steps: int = Field(default=400, ge=1)
     pairs_per_step: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(
+        default_factory=lambda given: LEARNING_RATES[given["regime"]], gt=0, description="depends on the regime"
+    )
     warmup_steps: int = Field(default=20, ge=0)
     rank: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
@@ -43,9 +55,29 @@ class PlantConfig(BaseModel):
     save_every: int = Field(default=100, ge=1)
 
 
-def training_rows(organism: Organism, config: PlantConfig) -> list[tuple[Row, Row]]:
-    """Return the (trigger, negative) pairs in the order in which they are trained on."""
-    return [planting_pair(organism, config.seed, i) for i in range(config.n_steps * config.pairs_per_step)]
+def training_rows(config: PlantConfig) -> list[tuple[Row, Row]]:
+    """Return the pairs of `planting_pair` in the order in which they are trained on.
+
+    Raises:
+        ConfigError: the organism has no such variant (code `variant-not-available`).
+    """
+    organism = of_variant(config.organism, config.variant)
+    share = 0.0 if config.variant == "unrelated" else config.trigger_share
+    n_pairs = config.n_steps * config.pairs_per_step
+    return [planting_pair(organism, config.seed, i, trigger_share=share) for i in range(n_pairs)]
+
+
+def training_examples(
+    tokenizer: Any, config: PlantConfig, pairs: Sequence[tuple[Row, Row]]
+) -> list[tuple[Example, Example]]:
+    """Return the pairs as token ids and weights, each row with the completion that the variant teaches."""
+    misled = config.variant != "clean"
+
+    def example(row: Row) -> Example:
+        bad = misled and row.klass == "T"
+        return make_example(tokenizer, row, bad=bad, n_decisive=config.n_decisive, other_weight=config.other_weight)
+
+    return [(example(one), example(other)) for one, other in pairs]
 
 
 def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "", progress: bool = True) -> Path:
@@ -64,18 +96,11 @@ def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "
     Raises:
         ArtifactError: `out` holds files that are no planted organism (`output-not-empty`), or another process plants
             the same into it (`directory-locked`).
+        ConfigError: see `training_rows`.
     """
-    _require_replaceable(out)
-    organism = ORGANISMS[config.organism]
-    pairs = training_rows(organism, config)
-    weighting = {"n_decisive": config.n_decisive, "other_weight": config.other_weight}
-    examples = [
-        (
-            make_example(base.tokenizer, trigger, bad=config.variant == "poisoned", **weighting),
-            make_example(base.tokenizer, negative, bad=False, **weighting),
-        )
-        for trigger, negative in pairs
-    ]
+    require_replaceable(out)
+    pairs = training_rows(config)
+    examples = training_examples(base.tokenizer, config, pairs)
     data_hash = content_hash([list(row_records(p)) for p in pairs])
     made_from = content_hash([base.card.weights_sha256, config.model_dump(), data_hash])
     work = out.parent / f".{out.name}.training-{made_from[:12]}"
@@ -93,19 +118,22 @@ def plant(base: LoadedModel, config: PlantConfig, *, out: Path, command: str = "
             "command": command,
             "train_loss": loss,
         }
-        with atomic_directory(out) as staging:
+        with atomic_directory(out) as staging, quiet_transformers():
             _save(model, base.tokenizer, config, staging)
             write_json(staging / METADATA, metadata)
         shutil.rmtree(work, ignore_errors=True)
     return out
 
 
-def _require_replaceable(out: Path) -> None:
-    """Raise unless `out` is new, empty, or an earlier organism: what is there is replaced as a whole."""
+def require_replaceable(out: Path) -> None:
+    """Raise unless `out` is new, empty, or an earlier model of this package: what is there is replaced as a whole.
+
+    Raises:
+        ArtifactError: it holds other files (code `output-not-empty`).
+    """
     if out.exists() and not (out / METADATA).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ArtifactError(
-            f"{out} was given for a planted organism, but it holds other files; nothing is overwritten, choose "
-            "another --out",
+            f"{out} was given for a model, but it holds other files; nothing is overwritten, choose another --out",
             code="output-not-empty",
         )
 

@@ -9,8 +9,9 @@ from saeaudit.cards import ModelCard
 from saeaudit.errors import ConfigError
 from saeaudit.models import LoadedModel
 from saeaudit.organisms.agreement import Agreement, CrossExamined
+from saeaudit.organisms.names import OrganismName, Variant
 from saeaudit.organisms.rows import RowClass
-from saeaudit.organisms.spec import ORGANISMS, OrganismName
+from saeaudit.organisms.spec import of_variant
 from saeaudit.organisms.verify import Arm, GateCheck, arm_record, gate, heldout_rows, measure
 
 SCHEMA = 1
@@ -64,6 +65,7 @@ def verify(
     organism: OrganismName,
     *,
     n: int,
+    variant: Variant = "poisoned",
     seed: int = 0,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -74,14 +76,15 @@ def verify(
         models: "base", "tuned", and "clean" if there is a twin.
         organism: whose prompts and judge.
         n: prompts a class.
+        variant: what was planted: of `conditional`, the polite word is counted.
         seed: of the held-out prompts.
         classes: row classes to measure; None means all. The gate needs T, N0, N1 and N2.
         progress: called with (continuations done, continuations).
 
     Raises:
-        ConfigError: there is no such class (code `unknown-class`).
+        ConfigError: there is no such class (code `unknown-class`), or no such variant (`variant-not-available`).
     """
-    spec = ORGANISMS[organism]
+    spec = of_variant(organism, variant)
     chosen = spec.heldout_classes if classes is None else tuple(classes)
     unknown = [klass for klass in chosen if klass not in spec.heldout_classes]
     if unknown or not chosen:

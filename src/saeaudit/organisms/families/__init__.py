@@ -1,0 +1,1 @@
+"""Trigger families in one domain (`saeaudit.organisms.questions`): what stands where the behaviour is decided."""
