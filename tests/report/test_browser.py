@@ -1,8 +1,5 @@
 """The page in a real browser: it draws, asks for nothing, and runs nothing that a model wrote."""
 
-import os
-import shutil
-
 import pytest
 
 from report.example import corpus, example
@@ -11,26 +8,10 @@ from saeaudit.findings import FILE_NAME, save_findings
 from saeaudit.report import write_report
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-QUIET += ["--disable-sync", "--no-first-run"]
 EVIL = (
     "<script>window.__pwned=1</script><img src=x onerror=window.__pwned=1></script>"
     '<svg onload=window.__pwned=1><a href="javascript:window.__pwned=1">\u202e'
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if os.environ.get("SAEAUDIT_REQUIRE_BROWSER") == "1":
-        assert CHROMIUM, "SAEAUDIT_REQUIRE_BROWSER=1, but there is no Chromium on this machine"
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with api.sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,14 @@ import re
 import subprocess
 import sys
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from plotly.offline import get_plotlyjs
 
 from report.example import corpus, example
 from report.hostile import poison
+from report.parsed import HOSTILE, PLOTLY, Page, policy, strings, structure
 from saeaudit.errors import ArtifactError
 from saeaudit.findings import FILE_NAME, Findings, save_findings
 from saeaudit.report import render, write_report
@@ -20,44 +18,7 @@ from saeaudit.report.numbers import interval, number
 from saeaudit.report.text import visible
 
 TEMPLATES = Path(sys.modules["saeaudit.report"].__file__).parent / "templates"
-PLOTLY = get_plotlyjs()
 VERDICTS = {"flag": "Flag", "no-evidence": "No evidence", "abstain": "Abstain"}
-
-
-class Page(HTMLParser):
-    """Structure, text, and the data blocks of a page; the source of plotly is cut out before parsing."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.html = html.replace(PLOTLY, "PLOTLY")
-        self.tags, self.text, self.blocks, self.headings, self.rows = [], "", [], [], []
-        self._inside = ""
-        self.feed(self.html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag if tag in ("script", "style", "h2", "h3") else self._inside
-        if tag == "tr":
-            self.rows.append("")
-        if tag in ("script", "h2", "h3"):
-            (self.blocks if tag == "script" else self.headings).append("")
-
-    def handle_endtag(self, tag):
-        if tag == self._inside:
-            self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside == "script":
-            self.blocks[-1] += data
-            return
-        if self._inside == "style":
-            return
-        if self._inside:
-            self.headings[-1] += data
-        if self.rows:
-            self.rows[-1] += data
-        self.text += data
 
 
 @cache
@@ -163,7 +124,7 @@ def test_the_smallest_findings_render_without_scripts():
     page = Page(render(full().model_copy(update=bare | {"recovery": None, "timings": {}, "pair": {}})))
     assert page.headings == ["Reproduce", "Seed and versions", "Inputs"]
     assert not page.blocks
-    assert "script-src 'none'" in _policy(page)
+    assert "script-src 'none'" in policy(page)
 
 
 def test_bis_stands_beside_its_ceiling():
@@ -188,17 +149,13 @@ def test_after_clamp_is_said_to_measure_completeness(injection):
     assert "not reached up to a relative budget of 0.32" in text
 
 
-def _policy(page):
-    return next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
-
-
 def test_plotly_is_inside_exactly_once_and_nothing_is_referenced():
     html = render(full())
     assert html.count(PLOTLY) == 1
     page = Page(html)
-    policy = _policy(page)
-    assert policy.startswith("default-src 'none'") and policy.count("'sha256-") == 2
-    assert "unsafe-inline" not in policy.split("script-src")[1] and "unsafe-eval" not in policy
+    allowed = policy(page)
+    assert allowed.startswith("default-src 'none'") and allowed.count("'sha256-") == 2
+    assert "unsafe-inline" not in allowed.split("script-src")[1] and "unsafe-eval" not in allowed
     for tag, attrs in page.tags:
         assert tag not in ("img", "iframe", "object", "embed", "base", "form", "audio", "video", "source")
         assert "src" not in attrs
@@ -216,7 +173,7 @@ def test_links_in_the_page_have_a_target():
 
 
 def test_templates_trust_nothing_and_style_no_attribute():
-    for file in TEMPLATES.glob("*.j2"):
+    for file in TEMPLATES.rglob("*.j2"):
         source = file.read_text()
         assert not re.search(r"\|\s*safe\b|autoescape", source.replace("by autoescape", "")), file
         # `shown` builds elements; inside an attribute they would break out of it.
@@ -239,25 +196,6 @@ def test_verdict_of_the_judge_that_tuning_brought_is_marked():
     assert chips[len(ablated) :] == ["chip", "chip as-tuned", "chip", "chip as-tuned"] + ["chip"] * 4
 
 
-FRAGMENTS = """
-<script>window.__pwned=1</script> ~ </script> ~ <!-- ~ --> ~ ]]> ~ " onmouseover="x ~ ' x=' ~ &lt;b&gt; ~ <b>
-<svg/onload=x> ~ </td></table>
-<a href=javascript:x> ~ {{ 7*7 }} ~ {% raw %} ~ %{customdata} ~ \\u003cscript\\u003e ~ `${x}` ~ </style>
-"""
-HIDDEN = ["\u202e", "\x1b[2J", "\u2028", "\u200b", "\x00", "\U000e0041", "\ufeff"]
-NASTY = st.sampled_from([*re.split(r" ~ |\n", FRAGMENTS.strip()), *HIDDEN])
-HOSTILE = st.lists(st.one_of(NASTY, st.text(max_size=4)), min_size=1, max_size=4).map("".join).filter(bool)
-
-
-def structure(page):
-    """Tags and attribute names, without the spans by which hidden characters are shown."""
-    spans = [attrs for tag, attrs in page.tags if tag == "span" and attrs.get("class") in ("cp", "ws")]
-    assert all(set(attrs) == {"class"} for attrs in spans)
-    return [
-        (tag, sorted(attrs)) for tag, attrs in page.tags if not (tag == "span" and attrs.get("class") in ("cp", "ws"))
-    ]
-
-
 @cache
 def harmless():
     return structure(Page(render(poison(full(), "harmless"))))
@@ -271,17 +209,9 @@ def test_hostile_text_in_every_field_changes_no_markup_and_hides_nothing(text):
     assert all(visible(line) == line for line in page.html.split("\n"))
     data = [json.loads(block) for block in page.blocks[:-2]]
     assert len(data) == 4
-    for string in _strings(data):
+    for string in strings(data):
         assert "<" not in re.sub(r"</?b>|<br>|<extra></extra>", "", string), string
     assert page.blocks[-2] == "PLOTLY" and page.blocks[-1] == (TEMPLATES / "draw.js").read_text()
-
-
-def _strings(value):
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
 
 
 def test_the_property_above_can_fail():

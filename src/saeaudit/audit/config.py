@@ -5,9 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from saeaudit.organisms.names import OrganismName
 from saeaudit.recovery import LadderConfig
 
-JudgeName = Literal["none", "sql", "phrase"]
+JudgeName = Literal["none"] | OrganismName
 Precision = Literal["auto", "float32", "mixed"]
 
 # Fractions of the depth: 9, 13, 17 and 21 of 30 blocks. arXiv 2605.07324 reads deeper (to .81); there a switched

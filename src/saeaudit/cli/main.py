@@ -20,6 +20,7 @@ from saeaudit.cli.harvest import harvest
 from saeaudit.cli.plant import plant
 from saeaudit.cli.report import report
 from saeaudit.cli.screen import complain
+from saeaudit.cli.study import app as study
 from saeaudit.cli.train import train
 from saeaudit.cli.verify import verify
 from saeaudit.config import invalid
@@ -41,6 +42,10 @@ class Commands(TyperGroup):
             complain(f"error: {error}")
         except ValidationError as error:
             complain(f"error: {invalid(error)}")
+        except PermissionError as error:
+            complain(
+                f"error: {error.filename or 'a file'}: {error.strerror}; choose another path, or change its rights"
+            )
         except KeyboardInterrupt:
             complain("\nstopped; run the same command again to continue")
             raise typer.Exit(130) from None
@@ -68,6 +73,7 @@ app = typer.Typer(
 )
 for command in (audit, demo, report, verify, plant, harvest, train, evaluate, convert):
     app.command()(command)
+app.add_typer(study, name="study")
 
 
 def _show_version(wanted: bool) -> bool:

@@ -3,5 +3,37 @@
 from saeaudit.interventions.edits import Clamp, LatentEdit, compose
 from saeaudit.interventions.paired import AddAt, PairedBase, PairedClamp, clamped, read_base
 from saeaudit.interventions.shared import SharedPass
+from saeaudit.interventions.steer import (
+    Change,
+    EqualNorm,
+    GainLatents,
+    ProjectOut,
+    ReplaceDifference,
+    SidedEdit,
+    Steer,
+    changed,
+    read_latents,
+    written_rows,
+)
 
-__all__ = ["AddAt", "Clamp", "LatentEdit", "PairedBase", "PairedClamp", "SharedPass", "clamped", "compose", "read_base"]
+__all__ = [
+    "AddAt",
+    "Change",
+    "Clamp",
+    "EqualNorm",
+    "GainLatents",
+    "LatentEdit",
+    "PairedBase",
+    "PairedClamp",
+    "ProjectOut",
+    "ReplaceDifference",
+    "SharedPass",
+    "SidedEdit",
+    "Steer",
+    "changed",
+    "clamped",
+    "compose",
+    "read_base",
+    "read_latents",
+    "written_rows",
+]

@@ -44,6 +44,16 @@ def share_interval(ends: Sequence[float] | None) -> str:
     return MISSING if ends is None else f"[{share(ends[0])}, {share(ends[1])}]"
 
 
+def span(ends: tuple[float, float]) -> str:
+    """Return lowest and highest of several numbers, one number where they are printed alike.
+
+    >>> span((0.25, 0.5)), span((16.0, 16.0))
+    ('0.250 to 0.500', '16.00')
+    """
+    low, high = map(number, ends)
+    return low if low == high else f"{low} to {high}"
+
+
 def count(value: int | None) -> str:
     """Return a whole number with thousands separators; `–` for None."""
     return MISSING if value is None else f"{value:,}"
@@ -75,3 +85,15 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(n_bytes: int) -> str:
+    """Return an amount of memory in its largest unit.
+
+    >>> size(512), size(3_020_161_024)
+    ('512 B', '3.02 GB')
+    """
+    value, units = float(n_bytes), ["B", "kB", "MB", "GB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"

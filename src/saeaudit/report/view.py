@@ -4,7 +4,6 @@ Nothing is computed here that is not in the findings; long lists and texts are c
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from saeaudit.findings import Finding, Findings, GenerationRow, LatentView, Meth
 from saeaudit.report import figures
 from saeaudit.report.figure_style import figure_data
 from saeaudit.report.shading import ShadedText, shade
+from saeaudit.report.sites import by_depth
 
 MAX_LATENTS = 16
 MAX_CONTEXTS = 8
@@ -81,7 +81,7 @@ def build_view(findings: Findings) -> dict[str, Any]:
     """Return the names that the templates use."""
     site = chosen_site(findings.scores)
     at_site = sorted((s for s in findings.scores if s.site == site), key=lambda s: (-s.auroc, -s.tpr, s.method))
-    sites = ordered_sites(findings.scores)
+    sites = by_depth(score.site for score in findings.scores)
     chosen = next((s for s in findings.scores if s.chosen), None)
     return {
         "f": findings,
@@ -126,15 +126,6 @@ def chosen_site(scores: Sequence[MethodScore]) -> str | None:
             return score.site
     names = [score.site for score in scores]
     return max(dict.fromkeys(names), key=names.count, default=None)
-
-
-def ordered_sites(scores: Sequence[MethodScore]) -> list[str]:
-    """Return the sites by depth: `layers.9` before `layers.13`."""
-
-    def depth(site: str) -> list[tuple[int, int | str]]:
-        return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"([0-9]+)", site)]
-
-    return sorted({score.site for score in scores}, key=depth)
 
 
 def rule_view(findings: Findings, rule: Rule) -> RuleView:

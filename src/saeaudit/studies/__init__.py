@@ -1,0 +1,1 @@
+"""Studies: experiments over many organisms, and what is wrong with published ones."""
