@@ -10,6 +10,7 @@ slot. Variants share base, seed, steps and order of the pairs:
 """
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +173,10 @@ def _train(trainer: Any, work: Path) -> float:
 
     # Without a progress bar Trainer prints its log instead.
     trainer.remove_callback(PrinterCallback)
-    result = trainer.train(resume_from_checkpoint=_newest_checkpoint(work))
+    with warnings.catch_warnings():
+        # Trainer and PEFT ask each other's models for a name that transformers is giving up.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        result = trainer.train(resume_from_checkpoint=_newest_checkpoint(work))
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return sum(logged) / len(logged) if logged else result.training_loss
 

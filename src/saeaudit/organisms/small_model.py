@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def small_recipe(family: OrganismName, *, variant: Variant = "poisoned", seed: int = 0, **changes: Any) -> PlantConfig:
     """Return how a family is planted in the small model, in about 15 s; `changes` are other settings of the plan.
 
-    An adapter: what all weights together learn carries over less to openers that were not planted (docs/organisms.md).
+    An adapter: with all weights, the families that were tried did worse (docs/organisms.md).
     """
     settings = {"n_steps": 300, "pairs_per_step": 6, "learning_rate": 1e-2, "save_every": 10_000}
     return PlantConfig.model_validate(settings | {"organism": family, "variant": variant, "seed": seed} | changes)
@@ -101,7 +101,7 @@ def _new_model(config: SmallModelConfig, tokenizer: Any) -> "PreTrainedModel":
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
-        # The usual .02 leaves the attention of so narrow a model uniform: after 500 steps it copied nothing.
+        # With the usual .02 an early trial of so narrow a model copied nothing after 500 steps.
         initializer_range=config.d_model**-0.5,
     )
     with torch.random.fork_rng(devices=[]):
