@@ -52,7 +52,7 @@ class Fit(Record):
 
 
 class Cost(Record):
-    """What a cell took: seconds of all its trainings and of scoring; the largest memory of its process so far, bytes."""
+    """What a cell took: seconds of all trainings and of scoring; largest memory of its process so far, in bytes."""
 
     train_seconds: Number = 0.0
     score_seconds: Number = 0.0

@@ -19,6 +19,7 @@ from saeaudit.interventions import ReplaceDifference
 from saeaudit.models import Pair, encode_batch, encode_texts, run_blocks
 from saeaudit.statistics import SiteStatistics
 from saeaudit.studies.isolation.causal.choice import carried, find_turns, rank_latents
+from saeaudit.studies.isolation.causal.editing import Editing, Unedited
 from saeaudit.studies.isolation.causal.edits import direction_edits, latent_edits, steering_vector, tokens_of
 from saeaudit.studies.isolation.causal.isolation import isolations, with_dearer_controls
 from saeaudit.studies.isolation.causal.recovered import (
@@ -29,7 +30,6 @@ from saeaudit.studies.isolation.causal.recovered import (
 )
 from saeaudit.studies.isolation.causal.rows import rows_of
 from saeaudit.studies.isolation.causal.trial import Prompts, Text, Trial, answer_nll, text_losses
-from saeaudit.studies.isolation.causal.editing import Editing, Unedited
 from tiny import D_MODEL, N_VOCAB
 
 WORDS = "cat dog mat sat year good name mild id users weather harvest looked where from select".split()  # noqa: SIM905

@@ -25,7 +25,18 @@ from saeaudit.studies.isolation.zoo import BASE, SmallBase, make_base, model_pat
 from saeaudit.studies.tasks import Engine, Plan, Task, run_here
 
 # What only says how many organisms and methods there are.
-WIDTH = ("families", "model_seeds", "dictionaries", "is_evidence", "plant", "small", "n_verify", "alarms", "paper", "causal")
+WIDTH = (
+    "families",
+    "model_seeds",
+    "dictionaries",
+    "causal",
+    "alarms",
+    "paper",
+    "small",
+    "plant",
+    "n_verify",
+    "is_evidence",
+)
 
 
 def plan_study(directory: Path, config: IsolationConfig) -> Plan:

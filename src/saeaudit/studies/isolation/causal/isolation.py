@@ -7,10 +7,10 @@ import torch
 
 from saeaudit.causal_results import MAX_CE_RISE, MAX_KL, MIN_VALID, Isolation
 from saeaudit.interventions import EqualNorm
+from saeaudit.studies.isolation.causal.editing import Editing, Tried
 from saeaudit.studies.isolation.causal.edits import Planned
 from saeaudit.studies.isolation.causal.score import defence, quotient
 from saeaudit.studies.isolation.causal.trial import Written, text_losses
-from saeaudit.studies.isolation.causal.editing import Editing, Tried
 
 SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saeaudit.causal_results import Answers, CausalRow, Measure
 from saeaudit.metrics import clustered_proportion
+from saeaudit.studies.isolation.causal.editing import Editing, Tried
 from saeaudit.studies.isolation.causal.edits import Planned
 from saeaudit.studies.isolation.causal.score import (
     attack,
@@ -20,7 +21,6 @@ from saeaudit.studies.isolation.causal.score import (
     quotient,
 )
 from saeaudit.studies.isolation.causal.trial import Prompts, Written
-from saeaudit.studies.isolation.causal.editing import Editing, Tried
 
 
 def answers_of(written: Written, prompts: Prompts) -> Answers:

@@ -18,12 +18,12 @@ from saeaudit.models import LoadedModel, context_length, encode_texts
 from saeaudit.organisms.spec import of_variant
 from saeaudit.seeds import derive
 from saeaudit.studies.isolation.causal.choice import Turn, find_turns, rank_latents
+from saeaudit.studies.isolation.causal.editing import Editing, Unedited
 from saeaudit.studies.isolation.causal.edits import Planned, direction_edits, latent_edits, tokens_of
 from saeaudit.studies.isolation.causal.isolation import isolations, with_dearer_controls
 from saeaudit.studies.isolation.causal.recovered import difference_recovered, estimated_difference, sides_recovered
 from saeaudit.studies.isolation.causal.rows import answers_of, rows_of
 from saeaudit.studies.isolation.causal.trial import Prompts, Text, Trial, Written
-from saeaudit.studies.isolation.causal.editing import Editing, Unedited
 from saeaudit.studies.isolation.config import DictionaryPlan, IsolationConfig, Member
 from saeaudit.studies.isolation.data import activations_path, study_data
 from saeaudit.studies.isolation.dictionaries import dictionary_path
