@@ -30,7 +30,7 @@ from saeaudit.studies.isolation.faults.score import (
 from saeaudit.studies.isolation.faults.text import easy_negatives, label_in_text
 from saeaudit.studies.isolation.paper.cells import PaperCell
 from saeaudit.studies.isolation.paper.config import PaperConfig
-from saeaudit.studies.isolation.paper.methods import METHODS
+from saeaudit.studies.isolation.paper.names import METHODS
 from saeaudit.studies.isolation.paper.published import PUBLISHED
 from saeaudit.studies.isolation.paper.rows import look_alikes, paper_texts
 

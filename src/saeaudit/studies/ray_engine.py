@@ -100,7 +100,7 @@ def _cluster() -> Iterator[Any]:
     """Yield the module `ray`, connected; a connection made here ends here."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise MissingExtra(
             "the study was asked to run on Ray, which is not installed; install it: pip install 'saeaudit[ray]', "

@@ -56,7 +56,14 @@ def faults_without_model(texts: Sequence[PaperText], config: PaperConfig | None 
 
 
 def faults_of_a_pair(
-    rows: PairedRows, poisoned: Table, twin: Table, poisoned_last: Table, twin_last: Table, config: PaperConfig
+    rows: PairedRows,
+    poisoned: Table,
+    twin: Table,
+    poisoned_last: Table,
+    twin_last: Table,
+    config: PaperConfig,
+    *,
+    refits: bool = True,
 ) -> list[Fault]:
     """Return the checks that need a poisoned model and its clean twin, in order.
 
@@ -67,10 +74,11 @@ def faults_of_a_pair(
         poisoned_last: those at the last token of the prompt.
         twin_last: the same of the twin.
         config: sizes.
+        refits: whether one dictionary is trained anew for each fold (W6), the most expensive check.
     """
     return [
         ceiling_is_reached(poisoned),
-        optimism(rows, "diff-4x", config),
+        *([optimism(rows, "diff-4x", config)] if refits else []),
         no_controls(poisoned, twin),
         unequal_sparsity(poisoned),
         dead_crosscoder(poisoned),

@@ -11,8 +11,8 @@ from saeaudit.seeds import torch_generator
 from saeaudit.statistics import SiteStatistics
 from saeaudit.studies.isolation.faults.tables import Table, bis_of
 from saeaudit.studies.isolation.paper.config import PaperConfig
-from saeaudit.studies.isolation.paper.dictionaries import DictionaryMethod, fit_paper_dictionary, paper_recipe
-from saeaudit.studies.isolation.paper.methods import PaperMethod
+from saeaudit.studies.isolation.paper.dictionaries import fit_paper_dictionary, paper_recipe
+from saeaudit.studies.isolation.paper.names import DictionaryMethod, PaperMethod
 from saeaudit.studies.isolation.paper.refit import refit
 from saeaudit.training import evaluate, tensor_batches, train
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from saeaudit.detection import PairedRows
 from saeaudit.paper_results import Fault
 from saeaudit.studies.isolation.faults.tables import Table, bis_of, share_of_ceiling
-from saeaudit.studies.isolation.paper.methods import PaperMethod
+from saeaudit.studies.isolation.paper.names import PaperMethod
 
 _READS_BASE: tuple[PaperMethod, ...] = ("random-directions-base", "sae-4x-base")
 _COMPARED: tuple[PaperMethod, ...] = ("diff-32x", "diff-4x", "random-directions", *_READS_BASE)

@@ -20,7 +20,7 @@ from saeaudit.metrics import (
 from saeaudit.paper_results import Fault
 from saeaudit.studies.isolation.faults.tables import Table, bis_of, share_of_ceiling
 from saeaudit.studies.isolation.paper.config import PaperConfig
-from saeaudit.studies.isolation.paper.methods import PaperMethod
+from saeaudit.studies.isolation.paper.names import PaperMethod
 
 N_TRIGGER, N_BENIGN, N_OTHER = 500, 1000, 1000
 N_ROWS = N_TRIGGER + N_BENIGN + N_OTHER

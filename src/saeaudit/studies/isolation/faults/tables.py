@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from saeaudit.paper_results import PaperRow
 from saeaudit.studies.isolation.paper.cells import PaperCell
-from saeaudit.studies.isolation.paper.methods import PaperMethod
+from saeaudit.studies.isolation.paper.names import PaperMethod
 
 Table = Mapping[PaperMethod, PaperCell | PaperRow]
 """Cells of several methods on the same rows."""

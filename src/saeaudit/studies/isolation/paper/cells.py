@@ -28,7 +28,8 @@ from saeaudit.metrics import (
     resample_weights,
 )
 from saeaudit.studies.isolation.paper.config import PaperConfig
-from saeaudit.studies.isolation.paper.methods import METHODS, PaperMethod, fit_method
+from saeaudit.studies.isolation.paper.methods import fit_method
+from saeaudit.studies.isolation.paper.names import METHODS, PaperMethod
 
 _CHUNK_BYTES = 64 << 20
 

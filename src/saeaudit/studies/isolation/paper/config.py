@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from saeaudit.studies.isolation.paper.names import METHODS, PaperMethod
+
 
 class PaperConfig(BaseModel):
     """Settings of a cell; the defaults are the paper's.
@@ -37,7 +39,7 @@ class PaperStudy(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         layers: blocks whose output is read; none means only the checks that need no model.
         n_trigger, n_benign, n_other: texts of each cell.
-        methods: on whole texts, as published; None means all.
+        methods: on whole texts, as published.
         prompt_methods: at the last token of the prompt, where nothing is written yet.
         refit: also train one dictionary on four fifths of the rows and score it on the rest, five times.
         cell: settings of a cell.
@@ -47,8 +49,8 @@ class PaperStudy(BaseModel, frozen=True, extra="forbid"):
     n_trigger: PositiveInt = 500
     n_benign: PositiveInt = 1000
     n_other: PositiveInt = 1000
-    methods: tuple[str, ...] | None = None
-    prompt_methods: tuple[str, ...] = ("diff-4x", "random-directions", "random-directions-base", "sae-4x-base")
+    methods: tuple[PaperMethod, ...] = METHODS
+    prompt_methods: tuple[PaperMethod, ...] = ("diff-4x", "random-directions", "random-directions-base", "sae-4x-base")
     refit: bool = True
     cell: PaperConfig = PaperConfig()
 

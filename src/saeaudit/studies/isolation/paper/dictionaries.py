@@ -7,7 +7,6 @@ inputs, an encoder of its own and our learning rate (W11), and `sae-4x-base` is 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,17 +18,8 @@ from saeaudit.dictionaries import Dictionary, DictionaryConfig, Kind, Penalty, P
 from saeaudit.seeds import derive
 from saeaudit.statistics import StatisticsFitter
 from saeaudit.studies.isolation.paper.config import PaperConfig
+from saeaudit.studies.isolation.paper.names import DictionaryMethod
 from saeaudit.training import FitReport, Preset, TrainConfig, evaluate, preset, raw_units, tensor_batches, train
-
-DictionaryMethod = Literal[
-    "diff-32x",
-    "diff-4x",
-    "crosscoder-32x",
-    "diff-32x-corrected",
-    "diff-32x-matched",
-    "crosscoder-32x-corrected",
-    "sae-4x-base",
-]
 
 CROSSCODER_K = 32
 PENALTY = 1e-4  # of the mean activation over rows and latents

@@ -7,7 +7,6 @@ year stands in the text, which reads no model at all.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,18 +16,8 @@ from saeaudit.detection import BASELINES, PairedRows
 from saeaudit.seeds import torch_generator
 from saeaudit.studies.isolation.paper.census import year_count
 from saeaudit.studies.isolation.paper.config import PaperConfig
-from saeaudit.studies.isolation.paper.dictionaries import DictionaryMethod, fit_paper_dictionary
-
-ControlMethod = Literal[
-    "mean-difference",
-    "difference-norm",
-    "random-directions",
-    "random-directions-base",
-    "year-count",
-    "year-share",
-]
-PaperMethod = DictionaryMethod | ControlMethod
-METHODS: tuple[PaperMethod, ...] = (*get_args(DictionaryMethod), *get_args(ControlMethod))
+from saeaudit.studies.isolation.paper.dictionaries import fit_paper_dictionary
+from saeaudit.studies.isolation.paper.names import PaperMethod
 
 EXPANSION = 32
 

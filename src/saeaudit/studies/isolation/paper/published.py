@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from saeaudit.metrics import Interval
 from saeaudit.studies.isolation.paper.cells import PaperCell
-from saeaudit.studies.isolation.paper.methods import PaperMethod
+from saeaudit.studies.isolation.paper.names import PaperMethod
 
 
 class Published(NamedTuple):

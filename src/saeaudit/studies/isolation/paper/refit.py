@@ -6,7 +6,8 @@ from saeaudit.detection import PairedRows, group_folds
 from saeaudit.errors import EvidenceError
 from saeaudit.studies.isolation.paper.cells import benign_rows, score_latents
 from saeaudit.studies.isolation.paper.config import PaperConfig
-from saeaudit.studies.isolation.paper.methods import PaperMethod, fit_method
+from saeaudit.studies.isolation.paper.methods import fit_method
+from saeaudit.studies.isolation.paper.names import PaperMethod
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from saeaudit.studies.isolation.faults.checks import faults_of_a_pair, faults_wi
 from saeaudit.studies.isolation.paper.cells import benign_rows, paper_cell, variance_ratio
 from saeaudit.studies.isolation.paper.config import PaperStudy
 from saeaudit.studies.isolation.paper.harvest import paper_harvest, rows_of
-from saeaudit.studies.isolation.paper.methods import METHODS
+from saeaudit.studies.isolation.paper.names import PaperMethod
 from saeaudit.studies.isolation.paper.published import published_cell
 from saeaudit.studies.isolation.paper.rows import PaperText, paper_texts
 from saeaudit.studies.tasks import Task, recall
@@ -46,16 +46,15 @@ def paper_tasks(study: PaperStudy) -> Iterator[Task]:
     for layer in study.layers:
         cells = list(_cells(study, layer))
         yield from cells
-        if study.refit:
-            after = (*(task.name for task in cells), "paper-rows-text")
-            which = {"study": everything, "layer": f"layers.{layer}"}
-            yield Task(f"paper-faults-layers.{layer}", check_pair, which, Faults, after=after)
+        after = (*(task.name for task in cells), "paper-rows-text")
+        which = {"study": everything, "layer": f"layers.{layer}"}
+        yield Task(f"paper-faults-layers.{layer}", check_pair, which, Faults, after=after)
 
 
 def _cells(study: PaperStudy, layer: int) -> Iterator[Task]:
     settings = study.harvested() | {"cell": study.cell.model_dump(mode="json")}
     for organism in (POISONED, TWIN):
-        for reads, methods in (("text", study.methods or METHODS), ("prompt", study.prompt_methods)):
+        for reads, methods in (("text", study.methods), ("prompt", study.prompt_methods)):
             for method in methods:
                 which = {"organism": organism, "layer": f"layers.{layer}", "reads": reads, "method": method}
                 name = f"paper-{organism}-layers.{layer}-{reads}-{method}"
@@ -94,13 +93,20 @@ def read_rows(directory: Path, study: PaperStudy, organism: str, layer: str, rea
 
 
 def score_method(
-    directory: Path, watcher: Watcher, *, study: dict[str, Any], organism: str, layer: str, reads: Reading, method: str
+    directory: Path,
+    watcher: Watcher,
+    *,
+    study: dict[str, Any],
+    organism: str,
+    layer: str,
+    reads: Reading,
+    method: PaperMethod,
 ) -> PaperRows:
     """Train and score one method on one model and layer."""
     settings, start = PaperStudy.model_validate(study), time.monotonic()
     watcher.stage(f"paper: {organism} {layer} {reads} {method}")
     rows = read_rows(directory, settings, organism, layer, reads)
-    cell = paper_cell(rows, method, settings.cell)  # pyright: ignore[reportArgumentType]  # checked by `fit_method`
+    cell = paper_cell(rows, method, settings.cell)
     published = published_cell(cell.method, int(layer.rpartition(".")[2]), N_BLOCKS) if reads == "text" else None
     shared = ("status", "bis", "precision", "recall", "benign_fpr", "interval", "ceiling", "by_chance", "n_latents")
     shared += ("n_alive", "n_above_0", "n_near_ceiling", "l0", "fvu")
@@ -141,4 +147,5 @@ def check_pair(directory: Path, watcher: Watcher, *, study: dict[str, Any], laye
     rows = read_rows(directory, settings, POISONED, layer, "text")
     poisoned, twin = (tables[organism, "text"] for organism in (POISONED, TWIN))
     last, twin_last = (tables.get((organism, "prompt"), {}) for organism in (POISONED, TWIN))
-    return Faults(faults=faults_of_a_pair(rows, poisoned, twin, last, twin_last, settings.cell), layer=layer)
+    faults = faults_of_a_pair(rows, poisoned, twin, last, twin_last, settings.cell, refits=settings.refit)
+    return Faults(faults=faults, layer=layer)
