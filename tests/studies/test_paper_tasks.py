@@ -45,9 +45,7 @@ def finished(tmp_path_factory):
     # The harvest needs the embedded model; its products are there.
     tasks = [task for task in paper_tasks(STUDY) if not task.support]
     known = {task.name for task in tasks}
-    tasks = [
-        type(task)(**vars(task) | {"after": tuple(name for name in task.after if name in known)}) for task in tasks
-    ]
+    tasks = [replace(task, after=tuple(name for name in task.after if name in known)) for task in tasks]
     return run_here(Plan(directory, tasks), Silent())
 
 
