@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saeaudit.report import numbers, text
+from saeaudit.wording import duration
 
 
 def test_examples_in_the_docstrings():
@@ -34,4 +35,4 @@ def test_shares_have_one_width():
     ("seconds", "said"), [(59.96, "60.0 s"), (60.0, "1 min 0 s"), (3599.7, "1 h 0 min"), (0.0, "0.0 s")]
 )
 def test_duration_at_the_edges(seconds, said):
-    assert numbers.duration(seconds) == said
+    assert duration(seconds) == said

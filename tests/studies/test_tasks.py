@@ -4,11 +4,12 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from saeaudit.studies.tasks import Plan, Task, run_here
+from saeaudit.studies.tasks import Finished, Plan, Task, run_here, seconds_left
 from studies import toy_tasks as toy
 
 
@@ -19,6 +20,19 @@ def test_done_tasks_are_not_repeated(tmp_path):
     assert second.records["double"].value == 2
     assert first.seconds == second.seconds
     assert toy.calls(tmp_path) == ["write 1", "double 1"]
+
+
+def test_the_time_left_is_what_tasks_of_the_same_kind_took(tmp_path):
+    plan = Plan(
+        tmp_path, [toy.source(), toy.follower(), toy.follower(name="second"), replace(toy.source(2), name="other")]
+    )
+    tasks, finished = list(plan.tasks.values()), Finished()
+    assert seconds_left(plan, tasks, finished) is None
+    finished.seconds |= {"write": 4.0, "double": 10.0}
+    assert seconds_left(plan, tasks[2:], finished) == 14.0
+    finished.seconds["second"] = 20.0
+    assert seconds_left(plan, [tasks[1], tasks[3]], finished) == 19.0
+    assert seconds_left(plan, [], finished) == 0.0
 
 
 def test_changed_arguments_do_the_task_and_its_followers_again_and_nothing_else(tmp_path):
@@ -112,7 +126,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from saeaudit.studies.tasks import Plan, Task, run_here
+from saeaudit.studies.tasks import Finished, Plan, Task, run_here, seconds_left
 from studies import toy_tasks as toy
 directory = Path(sys.argv[2])
 tasks = [toy.source(), toy.follower(), Task("die", toy.die, {"marker": "died"}, toy.Number), toy.follower(1, "last")]

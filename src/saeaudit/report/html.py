@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from saeaudit.report import numbers
 from saeaudit.report.strip import WIDTH, strip
 from saeaudit.report.text import clip, shown, visible
+from saeaudit.wording import duration
 
 REPORT_NAME = "report.html"
 MAX_STRING = 20_000
@@ -47,8 +48,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    printing = "number interval share share_interval span count percent budget duration size"
-    environment.filters |= {name: getattr(numbers, name) for name in printing.split()}
+    printing = "number interval share share_interval span count percent budget size"
+    environment.filters |= {name: getattr(numbers, name) for name in printing.split()} | {"duration": duration}
     environment.filters |= {"shown": shown, "clip": clip, "strip_of": strip}
     environment.globals |= {"STRIP_WIDTH": WIDTH}
     return environment

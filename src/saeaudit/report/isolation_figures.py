@@ -12,8 +12,9 @@ from saeaudit.isolation_results import Cell, Role
 from saeaudit.report import figure_style as style
 from saeaudit.report.isolation_cells import ROLES, Place, caveat
 from saeaudit.report.isolation_questions import ceiling_share
-from saeaudit.report.numbers import duration, share
+from saeaudit.report.numbers import share
 from saeaudit.report.text import chart_text
+from saeaudit.wording import duration
 
 ROW = 24
 LAYER_WIDTH = 190

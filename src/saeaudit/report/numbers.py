@@ -73,20 +73,6 @@ def budget(value: float) -> str:
     return f"{value:.2g}"
 
 
-def duration(seconds: float) -> str:
-    """Return a span of time in its two largest units.
-
-    >>> duration(0.42), duration(75.0), duration(7384.0)
-    ('0.4 s', '1 min 15 s', '2 h 3 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 def size(n_bytes: int) -> str:
     """Return an amount of memory in its largest unit.
 

@@ -18,7 +18,7 @@ from saeaudit.artifacts import content_hash, read_json, write_json
 from saeaudit.audit.stages import Silent, Watcher
 from saeaudit.errors import ArtifactError, SaeAuditError
 from saeaudit.findings import Record
-from saeaudit.wording import counted
+from saeaudit.wording import counted, duration
 
 SCHEMA = 1
 
@@ -132,13 +132,24 @@ def run_here(plan: Plan, watcher: Watcher | None = None) -> Finished:
         if (cause := failed_before(task, finished)) is not None:
             finished.failed[task.name] = cause
             continue
-        watcher.note(f"task {k + 1} of {len(missing)}: {task.name}")
+        left = seconds_left(plan, missing[k:], finished)
+        also = "" if left is None else f", about {duration(left)} left"
+        watcher.note(f"task {k + 1} of {len(missing)}: {task.name}{also}")
         try:
             finished.records[task.name], finished.seconds[task.name] = plan.run(task, watcher)
         except SaeAuditError as error:
             finished.failed[task.name] = str(error)
             watcher.note(f"{task.name} failed: {error}")
     return finished
+
+
+def seconds_left(plan: Plan, todo: Sequence[Task], finished: Finished) -> float | None:
+    """Return what `todo` will take if each task takes as long as those of its kind did; None while one is unknown."""
+    took: dict[str, list[float]] = {}
+    for name, seconds in finished.seconds.items():
+        took.setdefault(plan.tasks[name].work.__qualname__, []).append(seconds)
+    kinds = [took.get(task.work.__qualname__) for task in todo]
+    return sum((sum(kind) / len(kind) for kind in kinds if kind), 0.0) if all(kinds) else None
 
 
 def failed_before(task: Task, finished: Finished) -> str | None:
