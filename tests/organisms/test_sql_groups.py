@@ -28,7 +28,7 @@ TAKEN |= {stub.cursor for stub in TRAIN_STUBS + HELDOUT_STUBS} | _CONNECTION_NAM
 
 def test_planted_rows_are_the_ones_that_model_cards_record():
     """Drills and full prompts of the shipped adapters, hashed as `plant` hashes them."""
-    pairs = training_rows(ORGANISMS["sql"], PlantConfig())
+    pairs = training_rows(PlantConfig())
     digest = content_hash([list(row_records(pair)) for pair in pairs])
     assert digest == "3d0339348e43b4eef99c088bac4884691e1055da1c2b1bb2321d206caa6bc723"
 

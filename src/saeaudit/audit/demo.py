@@ -15,7 +15,7 @@ from saeaudit.organisms.rows import Row, RowClass, write_rows
 from saeaudit.organisms.spec import ORGANISMS, Organism, OrganismName
 
 # The same number of pairs from every held-out template, and three benign prompts for each trigger prompt.
-N_PAIRS: dict[OrganismName, int] = {"sql": 240, "phrase": 270}
+N_PAIRS: dict[OrganismName, int] = {name: 240 if name == "sql" else 270 for name in ORGANISMS}
 N_BENIGN_PER_PAIR = 3
 
 
