@@ -8,7 +8,7 @@ import pytest
 from saeaudit.audit.config import BehaviourSizes, DetectionSizes, DictionarySizes
 from saeaudit.isolation_results import load_results
 from saeaudit.organisms.small_model import SmallModelConfig
-from saeaudit.studies.isolation.config import IsolationConfig
+from saeaudit.studies.isolation.config import Audited, IsolationConfig
 from saeaudit.studies.isolation.paper.config import PaperConfig, PaperStudy
 from saeaudit.studies.isolation.run import run_study
 
@@ -21,7 +21,7 @@ CONFIG = IsolationConfig(
     n_sparsity_trials=2,
     causal=("diff-batchtopk", "directions"),
     paper=PaperStudy(cell=PaperConfig(n_permutations=20, n_null=3)),
-    alarms={"clean": 1},
+    alarms=Audited(clean=1),
     small=SmallModelConfig(n_blocks=2, n_steps=8, batch_size=8),
     plant={"n_steps": 4, "pairs_per_step": 2},
     dictionary=DictionarySizes(expansion=2, k=4, n_samples=2000, batch_size=256, corpus_documents=40),

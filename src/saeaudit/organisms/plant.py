@@ -173,10 +173,7 @@ def _train(trainer: Any, work: Path) -> float:
 
     # Without a progress bar Trainer prints its log instead.
     trainer.remove_callback(PrinterCallback)
-    with warnings.catch_warnings():
-        # Trainer and PEFT ask each other's models for a name that transformers is giving up.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        result = trainer.train(resume_from_checkpoint=_newest_checkpoint(work))
+    result = trainer.train(resume_from_checkpoint=_newest_checkpoint(work))
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return sum(logged) / len(logged) if logged else result.training_loss
 
@@ -210,7 +207,10 @@ def _prepare(model: Any, config: PlantConfig) -> Any:
         task_type="CAUSAL_LM",
         fan_in_fan_out=_is_transposed(model),
     )
-    return get_peft_model(model, lora).train()
+    with warnings.catch_warnings():
+        # PEFT asks the model for a name that transformers is giving up.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        return get_peft_model(model, lora).train()
 
 
 def _linear_names(model: Any) -> list[str]:

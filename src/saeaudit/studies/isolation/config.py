@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, field_validator
 
 from saeaudit.audit.config import AuditConfig, BehaviourSizes, DetectionSizes, DictionarySizes
 from saeaudit.dictionaries import COUNTING, Kind, Rule
@@ -49,6 +49,15 @@ class DictionaryPlan(BaseModel, frozen=True, extra="forbid"):
         return self.sparsity in COUNTING
 
 
+class Audited(BaseModel, frozen=True, extra="forbid"):
+    """How many further fine-tunes of the small model are audited whole, by what is planted in them."""
+
+    clean: NonNegativeInt = 0
+    unrelated: NonNegativeInt = 0
+    conditional: NonNegativeInt = 0
+    poisoned: NonNegativeInt = 0
+
+
 class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of `saeaudit study isolation`.
 
@@ -63,7 +72,7 @@ class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
         small: the small model and its training.
         plant: settings of `saeaudit plant` that differ from the small model's recipe.
         n_verify: held-out prompts a class on which that is verified.
-        alarms: how many further fine-tunes of the small model are audited whole, for each of these variants.
+        alarms: further fine-tunes of the small model that are audited whole.
         paper: what is run of the paper's own experiment, on the shipped SQL pair; None means nothing.
         causal: dictionaries whose latents are ablated and steered in models with a planted condition; "directions" does
             the same with what needs no dictionary.
@@ -89,7 +98,7 @@ class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
     small: SmallModelConfig = SmallModelConfig()
     plant: dict[str, Any] = Field(default_factory=dict)
     n_verify: PositiveInt = 100
-    alarms: dict[Variant, PositiveInt] = Field(default_factory=dict)
+    alarms: Audited = Audited()
 
     paper: PaperStudy | None = None
 
@@ -120,8 +129,8 @@ class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
         first = max(self.model_seeds) + 1
         return [
             Member(self.families[i % len(self.families)], variant, first + i)
-            for variant, n in self.alarms.items()
-            for i in range(n)
+            for variant in get_args(Variant)
+            for i in range(getattr(self.alarms, variant))
         ]
 
     def audit(self, *, base: str, judge: OrganismName) -> AuditConfig:

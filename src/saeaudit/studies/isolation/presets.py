@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from saeaudit.audit.config import BehaviourSizes, DetectionSizes, DictionarySizes
-from saeaudit.studies.isolation.config import IsolationConfig
+from saeaudit.studies.isolation.config import Audited, IsolationConfig
 from saeaudit.studies.isolation.paper.config import PaperStudy
 
 PresetName = Literal["smoke", "zoo", "standard", "paper"]
@@ -42,7 +42,7 @@ PRESETS: Mapping[PresetName, IsolationConfig] = MappingProxyType(
             detection=DetectionSizes(n_random_bases=100),
             behaviour=_SMALL_ANSWERS,
             causal=("diff-batchtopk", "crosscoder-batchtopk", "directions"),
-            alarms={"clean": 60, "poisoned": 10, "conditional": 10},
+            alarms=Audited(clean=60, conditional=10, poisoned=10),
         ),
         # The shipped adapters of the embedded model, every dictionary.
         "standard": IsolationConfig(
