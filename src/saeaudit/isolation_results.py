@@ -133,7 +133,7 @@ class ModelRow(Record):
         twin: see `Cell`.
         family: of the trigger.
         variant: what was planted.
-        passed: the gate of a planted behaviour; None where there is nothing to pass.
+        passed: the gate of a planted behaviour; None where there is nothing to pass, or too few prompts to tell.
         n: prompts a class.
         n_bad: continuations that show the behaviour, by class.
         n_good: continuations that do not, by class; the rest could not be judged.

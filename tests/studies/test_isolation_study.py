@@ -8,9 +8,11 @@ import pytest
 from saeaudit.audit.config import BehaviourSizes, DetectionSizes, DictionarySizes
 from saeaudit.isolation_results import load_results
 from saeaudit.organisms.small_model import SmallModelConfig
+from saeaudit.organisms.verify import Arm
 from saeaudit.studies.isolation.config import Audited, IsolationConfig
 from saeaudit.studies.isolation.paper.config import PaperConfig, PaperStudy
 from saeaudit.studies.isolation.run import run_study
+from saeaudit.studies.isolation.zoo import N_DECISIVE
 
 CONFIG = IsolationConfig(
     is_evidence=False,
@@ -47,6 +49,12 @@ def test_there_is_a_cell_for_every_organism_and_method(study):
         assert {"text only", "mean difference", "random directions", "diff-batchtopk", "diff-relu"} <= found
         assert len(found) == 15
     assert [model.organism for model in results.models] == ["phrase-poisoned-s0", "phrase-clean-s0"]
+    assert [model.passed for model in results.models] == [None, None], "four prompts cannot tell"
+
+
+def test_the_fewest_prompts_that_can_pass_the_gate():
+    assert Arm("tuned", "N0", N_DECISIVE, 0, N_DECISIVE).bounds()[1] <= 0.05
+    assert Arm("tuned", "N0", N_DECISIVE - 1, 0, N_DECISIVE - 1).bounds()[1] > 0.05
 
 
 def test_the_text_alone_separates_the_prompts(study):
