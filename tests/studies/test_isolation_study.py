@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 from saeaudit.audit.config import BehaviourSizes, DetectionSizes, DictionarySizes
+from saeaudit.errors import ArtifactError
 from saeaudit.isolation_results import load_results
 from saeaudit.organisms.small_model import SmallModelConfig
 from saeaudit.organisms.verify import Arm
 from saeaudit.studies.isolation.config import Audited, IsolationConfig
+from saeaudit.studies.isolation.output import require_own
 from saeaudit.studies.isolation.paper.config import PaperConfig, PaperStudy
 from saeaudit.studies.isolation.run import run_study
 from saeaudit.studies.isolation.zoo import N_DECISIVE
@@ -119,3 +121,36 @@ def test_a_deleted_harvest_is_not_missed_until_a_cell_needs_it(study, tmp_path):
 
 def timeless(cell):
     return cell.model_dump(mode="json", exclude={"cost"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dictionaries": ["diff-nothing"]}, "there is no 'diff-nothing'"),
+        ({"causal": ["direction"]}, "there is no 'direction'"),
+        ({"plant": {"seed": 3}}, "the study sets seed itself"),
+        ({"plant": {"n_step": 3}}, "n_step"),
+        ({"detection": {"target_fpr": 0.05}}, "0.01 false positives"),
+        ({"base": "embedded", "alarms": {"clean": 1}}, "base=small"),
+        ({"families": [], "alarms": {"clean": 1}}, "families"),
+    ],
+)
+def test_settings_that_make_no_study(changes, said):
+    with pytest.raises(ValueError, match=said):
+        IsolationConfig.model_validate(changes)
+
+
+def test_a_directory_of_other_files_is_not_touched(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ArtifactError) as caught:
+        run_study(CONFIG, out=tmp_path)
+    assert caught.value.code == "output-not-empty"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_study_may_grow_but_not_change(study):
+    _, out = study
+    require_own(out, CONFIG.model_copy(update={"families": ("phrase", "token"), "dictionaries": ()}))
+    with pytest.raises(ArtifactError, match="n_prompts") as caught:
+        run_study(CONFIG.model_copy(update={"n_prompts": 90}), out=out)
+    assert caught.value.code == "output-of-another-run"

@@ -28,10 +28,10 @@ def require_own(out: Path, config: AuditConfig) -> None:
     """
     path, names = out / RUN_FILE, contents(out)
     if RUN_FILE in names:
-        different = sorted(_different(read_json(path, schema=SCHEMA)["config"], config.model_dump(mode="json")))
-        if different and names != [RUN_FILE]:
+        changed = sorted(different(read_json(path, schema=SCHEMA)["config"], config.model_dump(mode="json")))
+        if changed and names != [RUN_FILE]:
             raise ArtifactError(
-                f"{out} holds another audit: {', '.join(different[:6])} differ; choose another --out, or delete it",
+                f"{out} holds another audit: {', '.join(changed[:6])} differ; choose another --out, or delete it",
                 code="output-of-another-run",
             )
     elif names:
@@ -56,12 +56,13 @@ def claim(out: Path, config: AuditConfig) -> AuditConfig:
     return config
 
 
-def _different(found: Any, asked: Any, prefix: str = "") -> list[str]:
+def different(found: Any, asked: Any, prefix: str = "") -> list[str]:
+    """Return the dotted names of the settings that are not the same."""
     if isinstance(found, dict) and isinstance(asked, dict):
         return [
             name
             for key in found.keys() | asked.keys()
-            for name in _different(found.get(key), asked.get(key), f"{prefix}{key}.")
+            for name in different(found.get(key), asked.get(key), f"{prefix}{key}.")
         ]
     return [] if found == asked else [prefix.removesuffix(".")]
 

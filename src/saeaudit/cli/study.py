@@ -1,12 +1,15 @@
 """`saeaudit study`: compare methods on planted organisms, with the controls that the papers lack."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from saeaudit.cli.options import Config, Out, Overrides, Seed
 from saeaudit.cli.progress import watch
 from saeaudit.cli.screen import command_line, complain, show, show_table
+
+if TYPE_CHECKING:
+    from saeaudit.isolation_results import IsolationResults
 
 app = typer.Typer(no_args_is_help=True, help="Studies: many organisms, layers and methods, cell by cell.")
 
@@ -58,6 +61,19 @@ def isolation(
         )
     write_tables(results, out)
     page = write_isolation_report(out)
+    if results.cells:
+        _show_cells(results)
+    if results.paper:
+        _show_paper(results)
+    show(f"results: {out / 'results.json'}")
+    show(f"page: {page}")
+    for name, reason in results.failed.items():
+        complain(f"{name} failed: {reason}")
+    if results.failed:
+        raise typer.Exit(1)
+
+
+def _show_cells(results: "IsolationResults") -> None:
     cells = sorted(results.cells, key=lambda cell: (cell.organism, cell.layer, -cell.tpr_at_1pct_fpr))
     show_table(
         ["organism", "layer", "method", "TPR at 1 %", "null", "worst class", "AUROC", "BIS", "of at most", "BIS*"],
@@ -77,9 +93,22 @@ def isolation(
             for cell in cells
         ],
     )
-    show(f"results: {out / 'results.json'}")
-    show(f"page: {page}")
-    for name, reason in results.failed.items():
-        complain(f"{name} failed: {reason}")
-    if results.failed:
-        raise typer.Exit(1)
+
+
+def _show_paper(results: "IsolationResults") -> None:
+    show_table(
+        ["organism", "layer", "reads", "method", "BIS", "of at most", "by chance", "published"],
+        [
+            [
+                row.organism,
+                row.layer,
+                row.reads,
+                row.method,
+                row.status if row.bis is None else f"{row.bis:.3f}",
+                f"{row.ceiling:.3f}",
+                f"{row.by_chance:.3f}",
+                "" if row.published is None else f"{row.published:.3f}",
+            ]
+            for row in results.paper
+        ],
+    )

@@ -1,16 +1,27 @@
 """What an isolation study compares: organisms, layers, methods, and how much work is spent on each."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from saeaudit.audit.config import AuditConfig, BehaviourSizes, DetectionSizes, DictionarySizes
 from saeaudit.dictionaries import COUNTING, Kind, Rule
 from saeaudit.organisms.names import OrganismName, Variant
-from saeaudit.organisms.small_model import SmallModelConfig
+from saeaudit.organisms.small_model import SmallModelConfig, small_recipe
 from saeaudit.studies.isolation.paper.config import PaperStudy
 
 Base = Literal["small", "embedded"]
+DIRECTIONS = "directions"
+KNOWN = tuple(f"{kind}-{rule}" for kind in get_args(Kind) for rule in get_args(Rule))
+TARGET_FPR = 0.01
 
 
 class Member(NamedTuple):
@@ -74,8 +85,8 @@ class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
         n_verify: held-out prompts a class on which that is verified.
         alarms: further fine-tunes of the small model that are audited whole.
         paper: what is run of the paper's own experiment, on the shipped SQL pair; None means nothing.
-        causal: dictionaries whose latents are ablated and steered in models with a planted condition; "directions" does
-            the same with what needs no dictionary.
+        causal: those of the dictionaries whose latents are ablated and steered in models with a planted condition;
+            "directions" does the same with what needs no dictionary.
         n_sparsity_trials: trainings of a dictionary at most, to reach the wanted number of active latents.
         is_evidence: whether the numbers are meant as evidence; False marks them on every page.
         seed: of prompts, splits, dictionaries and intervals.
@@ -99,17 +110,33 @@ class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
     plant: dict[str, Any] = Field(default_factory=dict)
     n_verify: PositiveInt = 100
     alarms: Audited = Audited()
-
     paper: PaperStudy | None = None
 
     @field_validator("dictionaries")
     @classmethod
     def _dictionaries(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = [f"{kind}-{rule}" for kind in get_args(Kind) for rule in get_args(Rule)]
-        for name in names:
-            if name not in known:
-                raise ValueError(f"there is no dictionary {name!r}; there are {', '.join(known)}")
-        return tuple(dict.fromkeys(names))
+        return _known(names, KNOWN)
+
+    @field_validator("causal")
+    @classmethod
+    def _causal(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(names, (*KNOWN, DIRECTIONS))
+
+    @field_validator("plant")
+    @classmethod
+    def _plant(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted({"organism", "variant", "seed"} & changes.keys()):
+            raise ValueError(f"the study sets {', '.join(taken)} itself; change families, variants or model_seeds")
+        small_recipe("token", **changes)
+        return changes
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.detection.target_fpr != TARGET_FPR:
+            raise ValueError(f"cells are judged at {TARGET_FPR:g} false positives, found {self.detection.target_fpr:g}")
+        if any(self.alarms.model_dump().values()) and (self.base != "small" or not self.families):
+            raise ValueError("whole audits (alarms) are made on the small model's families; they need base=small")
+        return self
 
     @property
     def plans(self) -> list[DictionaryPlan]:
@@ -145,3 +172,10 @@ class IsolationConfig(BaseModel, frozen=True, extra="forbid"):
             detection=self.detection,
             behaviour=self.behaviour,
         )
+
+
+def _known(names: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no {name!r}; there are {', '.join(known)}")
+    return tuple(dict.fromkeys(names))

@@ -16,10 +16,11 @@ from saeaudit.organisms.names import OrganismName
 from saeaudit.paper_results import Faults, PaperRows
 from saeaudit.studies.isolation.alarms import audit_member
 from saeaudit.studies.isolation.baselines import baseline_cells
-from saeaudit.studies.isolation.causal.tasks import DIRECTIONS, causal_directions, causal_rows
-from saeaudit.studies.isolation.config import IsolationConfig, Member
+from saeaudit.studies.isolation.causal.tasks import causal_directions, causal_rows
+from saeaudit.studies.isolation.config import DIRECTIONS, IsolationConfig, Member
 from saeaudit.studies.isolation.data import Harvested, activations_path, harvest_models
 from saeaudit.studies.isolation.dictionaries import dictionary_cell, dictionary_path
+from saeaudit.studies.isolation.output import claim, require_own
 from saeaudit.studies.isolation.paper.tasks import paper_tasks
 from saeaudit.studies.isolation.zoo import BASE, SmallBase, make_base, model_path, plant_member
 from saeaudit.studies.tasks import Engine, Plan, Task, run_here
@@ -137,10 +138,11 @@ def run_study(
         watcher: sees tasks and progress.
 
     Raises:
-        ArtifactError: another process works in `out`.
+        ArtifactError: another process works in `out`, or it holds something else (see `require_own`).
     """
-    out.mkdir(parents=True, exist_ok=True)
+    require_own(out, config)  # a directory of other files is not touched, not even by a lock
     with directory_lock(out):
+        claim(out, config)
         plan = plan_study(out, config)
         finished = engine(plan, watcher or Silent())
         records = [finished.records[name] for name in plan.tasks if name in finished.records]

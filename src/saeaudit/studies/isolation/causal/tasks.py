@@ -24,12 +24,11 @@ from saeaudit.studies.isolation.causal.isolation import isolations, with_dearer_
 from saeaudit.studies.isolation.causal.recovered import difference_recovered, estimated_difference, sides_recovered
 from saeaudit.studies.isolation.causal.rows import answers_of, rows_of
 from saeaudit.studies.isolation.causal.trial import Prompts, Text, Trial, Written
-from saeaudit.studies.isolation.config import DictionaryPlan, IsolationConfig, Member
+from saeaudit.studies.isolation.config import DIRECTIONS, DictionaryPlan, IsolationConfig, Member
 from saeaudit.studies.isolation.data import activations_path, study_data
 from saeaudit.studies.isolation.dictionaries import dictionary_path
 from saeaudit.studies.isolation.zoo import base_source, tuned_source
 
-DIRECTIONS = "directions"
 COST_LENGTH = 128
 
 
